@@ -98,11 +98,11 @@ class Rollout:
     timing: dict[str, Any] = field(default_factory=dict)
     """What the agent did in these episodes to be in time (`Agent.timing`); empty for an agent without a deadline."""
 
-    def share(self, steps_E: np.ndarray | None) -> float | None:
-        """The fraction of all steps that these numbers of steps are."""
-        if steps_E is None:
+    def share(self, sums_E: np.ndarray | None) -> float | None:
+        """The mean over all steps of what was summed in each episode; of a number of steps, their share."""
+        if sums_E is None:
             return None
-        return float(steps_E.sum() / self.lengths.sum())
+        return float(sums_E.sum() / self.lengths.sum())
 
 
 RolloutFn = Callable[..., Rollout]

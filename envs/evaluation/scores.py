@@ -29,22 +29,26 @@ class DataReturns:
     """Number of episodes that were truncated, by a time limit or by the recording, and did not terminate."""
     truncated_last: int
     """Number of truncated episodes that are as long as the longest one."""
+    steps: int = 0
+    """Number of steps of all episodes; 0 in runs that were trained before it was kept."""
 
     @classmethod
     def of(cls, episodes: Episodes) -> DataReturns:
         truncated_E = ~episodes.terminated[last_steps(episodes.lengths)]
         longest_E = episodes.lengths == episodes.lengths.max()
         return cls(len(episodes), float(episodes.returns.mean()), int(episodes.lengths.max()), int(truncated_E.sum()),
-                   int((truncated_E & longest_E).sum()))
+                   int((truncated_E & longest_E).sum()), episodes.num_steps)
 
 
 def score_behaviour(returns: Sequence[DataReturns], env: str | None,
                     factory: EnvironmentFactory) -> tuple[dict[str, Any] | None, str]:
-    """Returns the mean return of the data's episodes with its normalised scores, or None and why there is none.
+    """Returns the mean return of the data's episodes with its normalised scores and the mean reward of their steps, or
+    None; and why there is no return, which is empty if there is one.
 
     `env` is the environment that the data come from. Their returns can be compared with those of an agent if they are
-    whole episodes of `factory`'s environment; endless recordings, recordings that are truncated at every goal and those
-    with wrappers, which may change rewards, are not.
+    whole episodes of `factory`'s environment. The logs of a plant often are pieces of episodes, or one that is endless:
+    then the return is None, and there is only the mean reward, unless the environment is a maze, which is recorded with
+    one goal after the other. Recordings with wrappers, which may change rewards, have no scores.
     """
     episodes, limit = sum(r.episodes for r in returns), factory.max_episode_steps
     truncated = sum(r.truncated - (r.truncated_last if r.longest == limit else 0) for r in returns)
@@ -65,12 +69,17 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
         return None, f"the data were not recorded by the {factory.protocol} protocol"
     if factory.env_id.startswith(OTHERWISE):
         return None, f"the data of {factory.env_id} were not recorded as an agent is evaluated"
+    total, steps = sum(r.mean * r.episodes for r in returns), sum(r.steps for r in returns)
+    reward = total / steps if all(r.steps for r in returns) else None
     if longest > limit or truncated > FEW * episodes:
         problem = (f"the longest has {longest}" if longest > limit else
                    f"{truncated} of {episodes} were truncated sooner, and the longest has {longest}")
-        return None, f"they are not whole episodes of {factory.env_id}, which have {limit} steps: {problem}"
-    mean = sum(r.mean * r.episodes for r in returns) / episodes
-    return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""
+        scores = {"episodes": episodes, "return_mean": None, "reward_mean": reward}
+        if reward is None or factory.pointmaze is not None:
+            scores = None
+        return scores, f"they are not whole episodes of {factory.env_id}, which have {limit} steps: {problem}"
+    mean = total / episodes
+    return {"episodes": episodes, "return_mean": mean, "reward_mean": reward, **normalised(mean, factory)}, ""
 
 
 def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | None]:

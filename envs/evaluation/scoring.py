@@ -227,6 +227,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
+            "reward_mean": played.share(played.returns),
             **goals, **normalised(mean, factory),
             "clipped_actions": played.share(played.clipped_steps),
             "clamped_observations": played.share(played.clamped_steps), "failures": list(played.faults)}

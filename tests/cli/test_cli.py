@@ -24,7 +24,7 @@ from gentraj.runs.kinds.presets import PRESETS
 COMMANDS = [["demo"], ["zoo"], ["train"], ["sample"], ["evaluate"], ["choose"], ["measure"], ["compare"], ["report"],
             ["data", "list"], ["data", "inspect"], ["data", "import"], ["data", "export"], ["data", "make"],
             ["hub", "push"], ["hub", "pull"]]
-KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
+KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "reward_mean", "success_rate",
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",
         "returns", "successes", "controller", "random", "behaviour", "agent", "step", "steps", "sampling",
@@ -144,7 +144,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert scores["agent"] == "planner, diffusion"
     assert scores["behaviour"] is None  # the data are an endless run, which is no episode
     table, err = capsys.readouterr()
-    assert "no score of the data" not in err  # the controller that recorded them is in the table
+    assert "no return of the data" not in err  # the controller that recorded them is in the table
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
 
 

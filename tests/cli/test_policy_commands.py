@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.spaces import Box
-from small import changed, gentraj
+from small import changed, edit, gentraj
 
 from gentraj import runs
 from gentraj.agents.policies.bc import BCConfig
@@ -25,6 +25,7 @@ from gentraj.families import ACTION_MODELS
 from gentraj.runs import PolicyRunConfig
 from gentraj.runs.kinds import presets
 from gentraj.runs.kinds.presets import model_config, with_components
+from gentraj.runs.show.card import own_scores
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
@@ -35,12 +36,27 @@ def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes,
     mean = hopper.returns.mean()
     score = 100 * (mean + 20.272305) / (3234.3 + 20.272305)
     assert scores["behaviour"] == {"episodes": 12, "return_mean": pytest.approx(mean),
+                                   "reward_mean": pytest.approx(hopper.reward.mean(dtype=float)),
                                    "score_d4rl": pytest.approx(score), "score_minari": None}
     assert scores["score_d4rl"] == pytest.approx(100 * (scores["return_mean"] + 20.272305) / (3234.3 + 20.272305))
     assert scores["random"]["score_d4rl"] is not None and scores["controller"] is scores["success_rate"] is None
     assert (scores["agent"], scores["step"], scores["sampling"]) == ("BC, gaussian", 4, "one call of a Gaussian")
     assert table.splitlines()[1].split("  ")[-1].strip() == "random" and "behaviour" in table
     assert "controller" not in table and "success_rate" not in table and table.startswith("Hopper-v5, 2 episodes")
+
+
+def test_data_that_are_no_whole_episodes_are_compared_by_the_reward_of_a_step(hopper_run: Path, tmp_path: Path,
+                                                                               capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(hopper_run, run)
+    edit(run, lambda config: config["data"]["returns"][0].update(mean=30.0, episodes=4, longest=5000, steps=240))
+    assert gentraj("evaluate", run, "--episodes", 2) == 0
+    out, err = capsys.readouterr()
+    assert "not whole episodes" in err and "reward of a step" in err
+    columns, *rows = (line[30:].split() for line in out.splitlines()[1:])
+    reward = next(row for row in rows if "0.5" in row)
+    assert columns.index("behaviour") - len(columns) == reward.index("0.5") - len(reward)
+    assert "return of the data" not in own_scores(json.loads((run / "evaluation.json").read_text()))
 
 
 def test_episodes_that_do_not_finish_cost_themselves_only(hopper_run: Path, tmp_path: Path,

@@ -132,7 +132,8 @@ def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path
 
 def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     run = runs.load(small_run)
-    returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, truncated=1, truncated_last=1)
+    returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, truncated=1, truncated_last=1,
+                          steps=2000)
     low, high = umaze.obs.min(0).tolist(), umaze.obs.max(0).tolist()
     assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env, umaze.env, (returns,),
                                       obs_low=tuple(low), obs_high=tuple(high))

@@ -206,8 +206,9 @@ def score_run(run: Run, config: EvaluationConfig, env: str | None = None, acting
                                    progress=progress, watch=watch, play=play)
     if isinstance(agent, PlanFollower):
         say_leaps(agent.last_plan.leaps(run.reference))
-    if behaviour is None and scores["controller"] is None:
-        say(f"there is no score of the data to compare with: {why_none}")
+    if why_none and scores["controller"] is None:
+        say(f"there is no return of the data to compare with: {why_none}"
+            + ("; compare the mean reward of a step" if behaviour else ""))
     about = {"behaviour": behaviour, "agent": run.summary, "step": run.step, "steps": run.config.training.steps,
              "sampling": run.sampling(acting.settings, acting.options), "networks": backend_of(run),
              "last_evaluations": last_evaluations(RunFolder(run.folder).curve(), run.step)}

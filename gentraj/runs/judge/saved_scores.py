@@ -21,8 +21,9 @@ YARDSTICKS = tuple(RETURN_OF)  # the keys in evaluation.json of what the run's r
 MEASURES = {  # the keys of evaluation.json in words, with their units
     "env_id": "environment", "step": "training step", "networks": "networks are run by",
     "return_mean": "return (mean of episodes)", "return_iqm": "return (interquartile mean)",
-    "return_ci95": "return (95 % interval of the mean)", "success_rate": "success rate (share of episodes)",
-    "first_hit_median": "first success (steps, median)", "time_at_goal_mean": "time at the goal (steps, mean)",
+    "return_ci95": "return (95 % interval of the mean)", "reward_mean": "reward (mean of steps)",
+    "success_rate": "success rate (share of episodes)", "first_hit_median": "first success (steps, median)",
+    "time_at_goal_mean": "time at the goal (steps, mean)",
     "score_d4rl": "D4RL score (0 random, 100 expert)", "score_minari": "Minari score (0 random, 100 expert)",
     "latency_ms_p50": "time of a decision (ms, median)", "latency_ms_p99": "time of a decision (ms, 99th percentile)",
     "network_calls_per_decision": "network calls of a decision",
@@ -32,7 +33,7 @@ MEASURES = {  # the keys of evaluation.json in words, with their units
 class Yardstick(TypedDict):
     """Scores that a run's are compared with, as far as a page or a figure does more with them than to print them."""
 
-    return_mean: float
+    return_mean: float | None
 
 
 class Scores(TypedDict, total=False):
@@ -81,3 +82,9 @@ def episodes_scored(scores: JsonObject) -> str:
     if failures:
         return f"{number} of {number + len(failures)} episodes"
     return counted(number, "episodes")
+
+
+def yardstick_returns(scores: JsonObject) -> dict[str, float]:
+    """The mean return of each yardstick that has one."""
+    return {name: scores[name]["return_mean"] for name in YARDSTICKS
+            if scores.get(name) and scores[name]["return_mean"] is not None}

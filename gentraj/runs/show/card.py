@@ -13,7 +13,7 @@ from torch import nn
 from ...config import JsonObject
 from ...data.sources import dataset_names
 from ...plots.page import markdown_table
-from ..judge.saved_scores import MEASURES, RETURN_OF, YARDSTICKS
+from ..judge.saved_scores import MEASURES, RETURN_OF, YARDSTICKS, yardstick_returns
 from ..kinds.run import Run, steps_done
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -37,6 +37,7 @@ uncertainty are calibrated."""
 EXPLAINED = {  # what a table of scores has to say of what is in it, by the keys of evaluation.json
     "return_mean": "A return is the sum of the environment's own rewards over a whole episode.",
     "return_ci95": "Its interval is a 95 % bootstrap interval of the mean over episodes.",
+    "reward_mean": "The mean reward of a step compares with data that are no whole episodes, too.",
     "behaviour": "Behaviour is the mean of the data's own episodes.",
     "controller": "The controller recorded the data, and acts without noise and with replanning here."}
 
@@ -98,8 +99,7 @@ def own_scores(scores: JsonObject) -> JsonObject:
     if not scores:
         return {}
     _, rows = score_rows({key: value for key, value in scores.items() if key not in YARDSTICKS})
-    beside = {title: scores[name]["return_mean"] for name, title in RETURN_OF.items() if scores.get(name)}
-    return dict(rows) | beside
+    return dict(rows) | {RETURN_OF[name]: mean for name, mean in yardstick_returns(scores).items()}
 
 
 def explanation(*runs: JsonObject) -> str:

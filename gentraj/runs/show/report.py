@@ -31,7 +31,7 @@ from ...progress import bar, busy, one_line, say
 from ...randomness import unfold
 from ...trajectory import Condition, SamplingOptions, only_steps
 from ..judge.held_out import decided
-from ..judge.saved_scores import YARDSTICKS, read_scores
+from ..judge.saved_scores import read_scores, yardstick_returns
 from ..judge.world_evaluation import JudgeConfig, evaluate_world_model
 from ..kinds.folder import RunFolder, last_evaluations
 from ..kinds.planner_run import PlannerRun
@@ -198,7 +198,7 @@ class Drawing:
     def returns(self, scores: JsonObject, note: str) -> list[Picture]:
         if not scores and self.run.data.env is None:  # the logs of a robot
             return []
-        means = {name: scores[name]["return_mean"] for name in YARDSTICKS if scores.get(name)}
+        means = yardstick_returns(scores)
         image = None
         if scores.get("returns"):
             image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")

@@ -22,8 +22,8 @@ from gentraj.envs.evaluation.stepping import EnvironmentFault
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.baselines import RandomAgent, WaypointController
 
-KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
-        "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
+KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "reward_mean", "success_rate",
+        "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
         "network_calls_per_decision", "returns", "successes", "controller", "random", "clipped_actions",
         "clamped_observations", "failures"}
 
@@ -185,14 +185,14 @@ def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, 
 
 
 # 10 fell, 20 met the time limit
-WHOLE = DataReturns(episodes=30, mean=1000.0, longest=1000, truncated=20, truncated_last=20)
+WHOLE = DataReturns(episodes=30, mean=1000.0, longest=1000, truncated=20, truncated_last=20, steps=20_000)
 
 
 def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
     hopper = environment_factory("Hopper-v5")
-    other = replace(WHOLE, episodes=10, mean=200.0)
+    other = replace(WHOLE, episodes=10, mean=200.0, steps=12_000)
     scores, why = score_behaviour([WHOLE, other], hopper.spec_json, hopper)
-    assert not why and scores == {"episodes": 40, "return_mean": 800, "score_minari": None,
+    assert not why and scores == {"episodes": 40, "return_mean": 800, "reward_mean": 1.0, "score_minari": None,
                                   "score_d4rl": pytest.approx(100 * (800 + 20.272305) / (3234.3 + 20.272305))}
 
 
@@ -207,11 +207,25 @@ def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
     ({}, None, "if it is Hopper-v5, train with --env-id Hopper-v5")])
 def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(changes, env, why):
     scores, message = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
-    assert (scores is None) == bool(why) and why in message and bool(message) == bool(why)
+    assert (scores is None or scores["return_mean"] is None) == bool(why)
+    assert why in message and bool(message) == bool(why)
     assert not ("longest" in message and changes.get("longest") == 2000 and "sooner" in message)
+
+
+@pytest.mark.parametrize(("env", "changes", "reward"), [
+    ("Hopper-v5", {"longest": 100}, 1.5), ("Hopper-v5", {"longest": 2000}, 1.5),
+    ("Hopper-v5", {"longest": 100, "steps": 0}, None),  # a run of before the steps were counted
+    ("pointmaze-umaze", {"longest": 2000}, None),  # one goal after the other, none of which the robot stays at
+])
+def test_data_that_are_no_whole_episodes_are_compared_by_the_reward_of_a_step(env, changes, reward):
+    factory = environment_factory(env)
+    scores, why = score_behaviour([replace(WHOLE, **changes)], factory.spec_json, factory)
+    assert "not whole episodes" in why and (scores and scores["reward_mean"]) == reward
+    assert summarize(played([600.0, 300.0], [4, 3]), factory)["reward_mean"] == 1.5  # of 300 steps each
 
 
 def test_the_datas_returns_are_counted_by_hand():
     step = np.arange(9)
     e = Episodes(np.zeros((12, 1)), np.zeros((9, 1)), step, step == 1, np.isin(step, (4, 8)), np.array([2, 3, 4]))
-    assert DataReturns.of(e) == DataReturns(episodes=3, mean=(1 + 9 + 26) / 3, longest=4, truncated=2, truncated_last=1)
+    assert DataReturns.of(e) == DataReturns(episodes=3, mean=(1 + 9 + 26) / 3, longest=4, truncated=2, truncated_last=1,
+                                            steps=9)
