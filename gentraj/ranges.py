@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .config import JsonObject
 from .entries import entry_word
 
 MARGIN = 1.0  # in units of an entry's range: whoever acts wanders a little out of the data
@@ -47,6 +48,12 @@ class DataRanges:
     def hold(self, x_BO: Tensor) -> bool:
         """Whether all of these numbers are finite and none is far from the data."""
         return bool(((x_BO - self.mid_O).abs() <= self.half_O).all())
+
+    def described(self) -> JsonObject:
+        """The ranges, and the least and the most number of each entry that is not far from them, as JSON values."""
+        bounds = {"low": self.low_O, "high": self.high_O, "least": self.mid_O - self.half_O,
+                  "most": self.mid_O + self.half_O}
+        return {"names": list(self.names)} | {name: bound_O.tolist() for name, bound_O in bounds.items()}
 
     def difference(self, x_BO: Tensor, what: str, share: float = 0.0) -> str:
         """Which entries of `what`, such as "observation", are far from the data in more than this share of the rows,

@@ -116,6 +116,27 @@ def test_a_ros_node_answers_each_observation_once_with_the_action_of_the_agent(r
     assert [list(action.data) for action in actions] == expected_1A.tolist()
 
 
+@pytest.mark.parametrize("example", ["act_by_onnx"], indirect=True)
+def test_a_loop_of_ones_own_is_told_what_is_far_from_the_data_and_acts_by_no_nan(
+        example, hopper: gentraj.Episodes, hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(hopper_run), "--out", "hopper.onnx"]) == 0
+    controller = example.Controller("hopper.onnx")
+    for obs in hopper.obs[:20]:
+        assert controller.act(obs).shape == (3,) and not controller.far
+    wrong = hopper.obs[0].copy()
+    wrong[3] += 1000
+    with pytest.warns(UserWarning, match=r"obs\[3\]") as warned:
+        for _ in range(2):
+            controller.act(wrong)
+    assert len(warned) == 1 and controller.far
+    wrong[3] = float("nan")
+    with pytest.raises(ValueError, match="nan"):
+        controller.act(wrong)
+    example.main("hopper.onnx", "Hopper-v5", 1)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("episode 0: return ")
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of width 64 in the presets that examples train for long."""

@@ -28,7 +28,7 @@ from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.run import Run
 from ..runs.learn.augmentation import AugmentConfig, augment
 from ..runs.learn.finetuning import FinetuneConfig, finetune, gain
-from ..runs.show.export import export_run, signature, to_onnx, to_pt2
+from ..runs.show.export import export_run, input_ranges, signature, to_onnx, to_pt2
 from ..runs.show.hub import from_pretrained, push_to_hub, save_pretrained
 from ..runs.show.report import make_report
 from ..runs.show.sampling import Given, sample_run
@@ -206,7 +206,7 @@ class Export(Command):
         space = action_space(self, run)
         with busy(f"exporting to {self.out}"):
             program = export_run(run, self.batch, self.env_id, self.sampling.options(), space)
-            write_file(self.out, WRITERS[self.out.suffix](program))
+            write_file(self.out, WRITERS[self.out.suffix](program, input_ranges(run)))
         say(signature(program))
         if run.roadmap is not None:
             say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "

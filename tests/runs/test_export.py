@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,13 @@ def test_the_command_writes_a_program_of_a_policy_with_goals(umaze: Any, tmp_pat
     assert out.strip() == str(tmp_path / "a.pt2")
     assert "takes obs (3, 4), goal (3, 2), noise (12,), float32, the noise standard normal; gives the actions" in err
     obs, goal = (x[:3] for x in examples(run) if x is not None)
-    act = torch.export.load(tmp_path / "a.pt2").module()(obs, goal, torch.zeros(12))  # two candidates
+    told = {"ranges": ""}
+    program = torch.export.load(tmp_path / "a.pt2", extra_files=told)
+    act = program.module()(obs, goal, torch.zeros(12))  # two candidates
     assert act.shape == (3, 1, 2) and act.abs().max() <= 1
+    ranges = json.loads(told["ranges"])
+    for name, low in (("obs", umaze.obs.min(0)), ("goal", umaze.obs[:, :2].min(0))):
+        assert ranges[name]["low"] == low.tolist() and (ranges[name]["least"] < low).all()
 
 
 def test_a_run_on_data_without_an_environment_is_exported_within_given_limits(hopper: Any, tmp_path: Path,

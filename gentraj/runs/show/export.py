@@ -7,6 +7,7 @@ is traced. The program has only the tensor operations that depend on its inputs,
 from __future__ import annotations
 
 import io
+import json
 import logging
 import math
 import warnings
@@ -25,12 +26,15 @@ from torch.fx.node import map_arg
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.policies.actor import Actor
 
+from ...config import JsonObject
 from ...randomness import Noise, RowNoise, Seeds
 from ...trajectory import DEFAULT_OPTIONS, SamplingOptions
 from ..kinds.run import Run, copy_of, examples, straight
 
 Decide = Callable[[Tensor, Tensor | None, Seeds], Tensor]  # obs_BO, goal_BG, seeds or noise -> act_BEA
 COMPARED_BATCHES = 5  # batches of observations on which a program is compared with the agent
+NOTHING: JsonObject = {}
+RANGES = "ranges"  # what the files call the ranges of the inputs
 LARGEST_ERROR = 1e-4  # largest error of an action, times the largest action if that is above 1
 
 
@@ -193,10 +197,23 @@ def signature(program: ExportedProgram) -> str:
     return f"takes {', '.join(shapes)}, float32, the noise standard normal; gives the actions"
 
 
-def to_onnx(program: ExportedProgram) -> bytes:
+def input_ranges(run: Run) -> JsonObject:
+    """The ranges of a run's data, which its program's inputs are compared with by who runs it.
+
+    Of `obs`, where a history follows the present observation, and of `goal`, if it takes entries of an observation:
+    `names` of the entries, `low` and `high` in the data, and `least` and `most`, beyond which a number is far off.
+    """
+    ranges, (_, goal_RG) = run.ranges(), examples(run)
+    known = {"obs": ranges.described()}
+    if goal_RG is not None and ranges.goal is not None and goal_RG.shape[1:] == ranges.goal.mid_O.shape:
+        known["goal"] = ranges.goal.described()
+    return known
+
+
+def to_onnx(program: ExportedProgram, ranges: JsonObject = NOTHING) -> bytes:
     """The program as an ONNX file of float32 inputs `obs`, `goal` (if it has one), `noise` and the output `act`.
 
-    Raises ImportError if onnx or onnxscript is not installed.
+    Its metadata have the `ranges` (`input_ranges`) as JSON. Raises ImportError if onnx or onnxscript is not installed.
     """
     if None in map(find_spec, ("onnx", "onnxscript")):  # torch reports it later, in many lines
         raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'")
@@ -204,11 +221,13 @@ def to_onnx(program: ExportedProgram) -> bytes:
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):  # of its own deprecated calls
         onnx = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)
-    return onnx.model_proto.SerializeToString()  # pyright: ignore[reportOptionalMemberAccess]
+    model = onnx.model_proto  # pyright: ignore[reportOptionalMemberAccess]
+    model.metadata_props.add(key=RANGES, value=json.dumps(ranges))
+    return model.SerializeToString()
 
 
-def to_pt2(program: ExportedProgram) -> bytes:
-    """The program as a file for `torch.export.load`."""
+def to_pt2(program: ExportedProgram, ranges: JsonObject = NOTHING) -> bytes:
+    """The program as a file for `torch.export.load`, whose extra file "ranges" has the `ranges` as JSON."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    torch.export.save(program, buffer, extra_files={RANGES: json.dumps(ranges)})
     return buffer.getvalue()
