@@ -82,6 +82,8 @@ def workplace(umaze, hopper, small_run: Path, tmp_path_factory: pytest.TempPathF
         (folder / "runs" / "world").symlink_to(folder / "runs" / "world-ensemble")
         for module, block in re.findall(SAVED, "".join(page.read_text() for page in MANUAL), re.DOTALL | re.MULTILINE):
             (folder / module).write_text(block)
+        for table in fences(ROOT / "docs" / "data.md", "csv"):
+            (folder / "logs.csv").write_text(table)
         config = io.StringIO()
         with contextlib.redirect_stdout(config):
             assert gentraj("train", "pointmaze-umaze", "--print-config") == 0
