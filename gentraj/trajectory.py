@@ -662,6 +662,14 @@ class Agent(ABC):
         of any."""
         return self
 
+    def leave_data(self) -> None:
+        """Lets it act far from its data without a warning from now on, where it is meant to, or it is told elsewhere.
+        """
+        if self.ranges is not None:
+            self.ranges.told = True
+            if self.ranges.goal is not None:
+                self.ranges.goal.told = True
+
     def rest(self, seconds: float) -> None:  # noqa: B027 - most agents have nothing to do
         """Lets `seconds` pass, in which an agent with a deadline plans ahead; returns as soon as it has nothing to
         plan."""

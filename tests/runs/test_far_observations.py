@@ -11,6 +11,7 @@ import small
 import torch
 
 from gentraj import runs
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes
 from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
@@ -65,6 +66,18 @@ def test_starts_of_samples_are_compared_in_python_too(hopper: Episodes, hopper_r
         sample_run(run, 2, Given(tuple(start)))
     with pytest.warns(FarFromData, match=r"start\[0\]"):
         sample_run(run, 2, Given((1e6, *start[1:])))
+
+
+def test_an_agent_that_is_let_leave_its_data_says_nothing_of_it_whatever_it_is_made_of(
+        hopper: Episodes, hopper_run: Path, umaze: Episodes, small_run: Path) -> None:
+    for folder, data in ((hopper_run, hopper), (small_run, umaze)):
+        run, far_BO = runs.load(folder), torch.from_numpy(data.obs[:1]) + 1000
+        space, goal_BG = run.action_space(), far_BO[:, : len(run.data.goal_dims)] if run.data.goal_dims else None
+        for agent in (run.agent(space), NoisyAgent(run.agent(space), space.low, space.high, 0.1)):
+            agent.leave_data()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                agent.act(far_BO, goal_BG)
 
 
 def test_a_planner_for_goals_that_is_given_none_says_so_once(umaze: Episodes, small_run: Path) -> None:

@@ -183,7 +183,7 @@ def true_returns(run: Run, env_id: str | None, episodes: int, seed: int) -> np.n
     env = environment_of(run, env_id)
     how = RolloutSettings(obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
     agent = run.agent(run.action_space(env))
-    agent.ranges = None  # where it leaves its data is told by an evaluation
+    agent.leave_data()  # where it leaves its data is told by an evaluation
     return rollout(agent, environment_factory(env), episodes, seed, how).returns
 
 

@@ -33,7 +33,6 @@ def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, e
     An episode in the world model is truncated if the uncertainty exceeds the limit of `WorldModelEnv`, but not if an
     observation leaves the data's range. `settings` are those of `rollout`.
     """
-    agent.ranges = None  # how far returns can be trusted is what is found out
     config = ImaginedConfig(factory.max_episode_steps, margin=1e9)
     true_N = rollout(agent, factory, episodes, seed, settings).returns
     imagined_N, truncated_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
@@ -53,7 +52,7 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     seeds = [fold(seed, i) for i in range(batch)]
     episodes.rngs = [np.random.default_rng(s) for s in seeds]
     episodes.reset(np.ones(batch, bool))
-    agent.ranges = None  # the world model itself tells what it does not know
+    agent.leave_data()  # the world model itself tells what it does not know
     agent.reset(seeds)
     agent.pad_batches()
     made = follow(episodes, np.full(batch, limit), lambda k: episodes.ask(agent))

@@ -147,7 +147,7 @@ def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: 
     while length:
         acting = None if student is None else student.agent(space)
         if acting is not None:
-            acting.ranges = None  # it is meant to leave its data, from where the teacher takes it back
+            acting.leave_data()  # it is meant to leave its data, from where the teacher takes it back
         agent = MixedRollout(acting, _recorded_agent(straight(teacher), space), length, steps, goals_NG, seed, legs)
         played = rollout(agent, factory, config.episodes, seed, how, record=True, progress=progress)
         assert played.recorded is not None  # noqa: S101  as asked for
