@@ -2,22 +2,18 @@ from .acceleration import accelerate
 from .data import Episodes, Windows, load_episodes
 from .experiments.compare import compare
 from .runs.judge.evaluation import Acting, Scores, evaluate
-from .runs.judge.measures import measure_run
 from .runs.judge.world_evaluation import evaluate_world_model
 from .runs.kinds.loading import load
 from .runs.kinds.presets import PRESETS
 from .runs.learn.augmentation import AugmentConfig, augment
 from .runs.learn.finetuning import FinetuneConfig, finetune
 from .runs.learn.training import train
-from .runs.show.export import export_run
-from .runs.show.hub import from_pretrained, push_to_hub, save_pretrained
+from .runs.show.hub import from_pretrained
 from .runs.show.report import make_report
-from .runs.show.sampling import sample_run
 from .trajectory import Condition, SamplingOptions, TrajectorySpec
 
 __all__ = [
     "PRESETS", "Acting", "AugmentConfig", "Condition", "Episodes", "FinetuneConfig", "SamplingOptions", "Scores",
-    "TrajectorySpec", "Windows", "accelerate", "augment", "compare", "evaluate", "evaluate_world_model", "export_run",
-    "finetune", "from_pretrained", "load", "load_episodes", "make_report", "measure_run", "push_to_hub", "sample_run",
-    "save_pretrained", "train",
+    "TrajectorySpec", "Windows", "accelerate", "augment", "compare", "evaluate", "evaluate_world_model",
+    "finetune", "from_pretrained", "load", "load_episodes", "make_report", "train",
 ]

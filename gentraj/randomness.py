@@ -207,6 +207,11 @@ def as_seeds(seeds: int | Sequence[int]) -> int | list[int]:
     return given.tolist()
 
 
+def fresh_seed() -> int:
+    """A seed from the system's entropy."""
+    return int(np.random.default_rng().integers(2**62))
+
+
 def as_noise(seeds: Seeds | None, rows: int, what: str = "samples") -> Noise:
     """The noise of so many rows, from its beginning: of seeds derived from a single one, of one for each, or as given.
     Without seeds they are drawn anew from the system's entropy.
@@ -218,7 +223,7 @@ def as_noise(seeds: Seeds | None, rows: int, what: str = "samples") -> Noise:
             raise ValueError(f"noise of {len(seeds)} rows was given for {rows} {what}; give noise for each")
         return seeds[:]
     if seeds is None:
-        seeds = int(np.random.default_rng().integers(2**62))
+        seeds = fresh_seed()
     given = as_seeds(seeds)
     if isinstance(given, int):
         return RowNoise(unfold(rows, given))

@@ -28,7 +28,7 @@ MANUAL = sorted({*(ROOT / "docs").glob("*.md")} - {RESULTS})
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *MANUAL, *NOTEBOOK]
 SMALLER = [(r"\bsteps=\d[\d_]*", "steps=2"), (r"\bepisodes=\d+", "episodes=1"), (r"\bnum_samples=\d+", "num_samples=2"),
            (r"\brange\(200\)", "range(3)"), (r"factory, 200,", "factory, 3,"), (r"\bhorizon=32\b", "horizon=8"),
-           (r"compare\(\[run\]\)", "compare([run], episodes=1)")]
+           (r"compare\(run\)", "compare(run, episodes=1)")]
 POLICY = ("--policy.batch-size", "8", "--policy.critic.width", "16")
 WORLD = ("--world.width", "16", "--world.members", "2")
 STAND_INS = {"RUN": "runs/demo", "DIR": "runs/demo", "runs/large": "runs/demo", "PRESET": "pointmaze-umaze",

@@ -10,10 +10,8 @@ from ..config import settings
 from ..device import pick_device
 from ..files import check_folder
 from ..progress import counted, print_saved, say
-from ..runs.judge.evaluation import evaluate
 from ..runs.kinds.presets import DEMO
 from ..runs.learn.training import train
-from ..runs.show.report import make_report
 from ..training.checkpoint import has_checkpoints
 from .options import Command, Device
 
@@ -43,7 +41,7 @@ class Demo(Command):
         config = replace(DEMO, training=replace(DEMO.training, steps=self.steps, seed=self.seed))
         run = train(config, folder=self.run_dir, resume=has_checkpoints(self.run_dir), device=pick_device(self.device))
         say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {counted(self.episodes, 'episodes')}")
-        scores = evaluate(run, episodes=self.episodes, seed=self.seed)
-        page = make_report(run)
+        scores = run.evaluate(episodes=self.episodes, seed=self.seed)
+        page = run.report()
         print_saved(scores)
         print_saved(f"report: {page} ({time.monotonic() - start:.0f} s in all)")

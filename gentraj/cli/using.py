@@ -18,20 +18,18 @@ from gentraj.envs.evaluation.scoring import bootstrap_interval
 from ..acceleration import BackendName, accelerate
 from ..config import JsonObject, settings, write_json
 from ..device import pick_device
-from ..files import check_output, write_file
+from ..files import check_output
 from ..plots.page import markdown_table
 from ..progress import busy, counted, print_saved, say
-from ..runs.judge.measures import measure_run
 from ..runs.kinds.folder import RunFolder
 from ..runs.kinds.loading import load
 from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.run import Run
 from ..runs.learn.augmentation import AugmentConfig, augment
 from ..runs.learn.finetuning import FinetuneConfig, finetune, gain
-from ..runs.show.export import export_run, input_ranges, signature, to_onnx, to_pt2
-from ..runs.show.hub import from_pretrained, push_to_hub, save_pretrained
+from ..runs.show.hub import from_pretrained
 from ..runs.show.report import make_report
-from ..runs.show.sampling import Given, sample_run
+from ..runs.show.sampling import Given
 from .environments import imports_again
 from .options import GROUP, CheckpointStep, Command, Device, RunPath, SamplerOptions, load_trained
 from .train import fresh_folder
@@ -78,7 +76,7 @@ class Sample(Command):
         run = accelerate(load_trained(self.run, self.device, self.step), self.accelerate)
         with busy(f"sampling {self.num}"):
             options = self.sampling.options(self.steps, self.temperature)
-            samples = sample_run(run, self.num, self.given, seed=self.seed, options=options)
+            samples = run.sample(num=self.num, **vars(self.given), seed=self.seed, options=options)
         samples.save(self.out)
         if isinstance(run, PlannerRun):
             say(f"{self.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps "
@@ -124,7 +122,7 @@ class Measure(Command):
         run = load_trained(self.run, self.device)
         path = self.out or run.folder / RunFolder.MEASURES
         check_output(path, "--out")
-        measured = measure_run(run, dataset=self.dataset, num=self.num, steps=self.steps, seed=self.seed)
+        measured = run.measure(dataset=self.dataset, num=self.num, steps=self.steps, seed=self.seed)
         write_json(path, measured)
         say(f"measures in {path}")
         print_saved(measures_table(measured))
@@ -168,7 +166,6 @@ class Report(Command):
 
 
 Limit = Annotated[float, AllowInfNan(True)]
-WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
 
 @settings
@@ -199,19 +196,9 @@ class Export(Command):
     sampling: Annotated[SamplerOptions, GROUP] = field(default_factory=SamplerOptions)
 
     def __call__(self) -> None:
-        if self.out.suffix not in WRITERS:
-            raise ValueError(f"--out is {self.out}; a file that ends in {' or '.join(WRITERS)} is expected")
-        check_output(self.out, "--out")
         run = load(self.run, device=torch.device("cpu"))
-        space = action_space(self, run)
-        with busy(f"exporting to {self.out}"):
-            program = export_run(run, self.batch, self.env_id, self.sampling.options(), space)
-            write_file(self.out, WRITERS[self.out.suffix](program, input_ranges(run)))
-        say(signature(program))
-        if run.roadmap is not None:
-            say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
-                "gentraj.runs.ahead_of(run)(obs, goal) finds on the run's roadmap")
-        print_saved(self.out)
+        print_saved(run.export(self.out, self.batch, env=self.env_id, action_space=action_space(self, run),
+                               options=self.sampling.options()))
 
 
 def action_space(args: Export, run: Run) -> Box | None:
@@ -253,7 +240,7 @@ class Push(Command):
     def __call__(self) -> None:
         run = load(self.run, step=self.step)
         with busy(f"pushing to {self.name}"):
-            print_saved(push_to_hub(run, self.name, private=self.private or None))
+            print_saved(run.push_to_hub(self.name, private=self.private or None))
 
 
 @settings
@@ -273,7 +260,7 @@ class Pull(Command):
     def __call__(self) -> None:
         with busy(f"pulling {self.name}"):
             run = from_pretrained(self.name, revision=self.revision)
-        print_saved(save_pretrained(run, self.out))
+        print_saved(run.save_pretrained(self.out))
 
 
 @settings

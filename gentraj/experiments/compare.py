@@ -157,17 +157,18 @@ def folder_and_steps(text: str) -> tuple[str, int | None]:
     return found[1], steps
 
 
-def compare(runs: Sequence[Run | Path | str], env_id: str | None = None, *, episodes: int = 50, seed: int = 0,
-            device: torch.device | None = None, progress: bool = True) -> ScoreTable:
+def compare(*runs: Run | Path | str | Sequence[Run | Path | str], env: str | None = None, episodes: int = 50,
+            seed: int = 0, device: torch.device | None = None, progress: bool = True) -> ScoreTable:
     """The returns of runs, each loaded or the folder of one, in the same episodes of one environment; best first.
 
-        print(gentraj.compare(["runs/iql", "runs/swift"], "Hopper-v5"))
+        print(gentraj.compare("runs/iql", "runs/swift", env="Hopper-v5"))
 
     The table has the mean of each run with its 95 % interval, and how far it is above the first run, paired by episode.
     Runs that differ only in their seed share a row. The environment is by default that of the data. Raises ValueError
     for no runs, for runs whose environments differ, and what `evaluate` raises.
     """
-    return returns(entrants(runs, device), env_id, episodes, seed, progress)
+    each = [one for given in runs for one in ([given] if isinstance(given, Run | Path | str) else given)]
+    return returns(entrants(each, device), env, episodes, seed, progress)
 
 
 def acting_with(run: Run, steps: int | None) -> Acting:
@@ -184,7 +185,7 @@ def returns(entrants: Sequence[Entrant], env_id: str | None, episodes: int, seed
     if len({factory.spec_json for factory in factories}) > 1:
         raise ValueError(f"the runs have different environments or arguments of one ("
                          f"{', '.join(factory.env_id for factory in factories)}); give runs of the same, or name it by "
-                         "env_id")
+                         "env=")
     name = factories[0].env_id
     rows = []
     for each in entrants:

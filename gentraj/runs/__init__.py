@@ -1,14 +1,9 @@
-"""Runs: a planner, a policy or a world model that is trained into a folder and loaded from it."""
+"""Runs: a planner, a policy or a world model that is trained into a folder and loaded from it.
 
-from .kinds.datasets import read_data
-from .kinds.folder import RunFolder
-from .kinds.loading import load
-from .kinds.planner_run import PlannerRun, PlannerRunConfig
-from .kinds.policy_run import PolicyRun, PolicyRunConfig
-from .kinds.run import Component, DataFacts, Run, RunConfig, ahead_of, straight
-from .kinds.world_run import WorldModelRun, WorldModelRunConfig
-from .learn.training import train
+`__init__.pyi` lists the names.
+"""
 
-__all__ = ["Component", "DataFacts", "PlannerRun", "PlannerRunConfig", "PolicyRun", "PolicyRunConfig",
-           "Run", "RunConfig", "RunFolder", "WorldModelRun", "WorldModelRunConfig", "ahead_of", "load", "read_data",
-           "straight", "train"]
+import lazy_loader
+
+# The names are imported when they are first used, so that a run, which is below them, can call what is done with runs.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

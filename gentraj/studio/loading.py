@@ -69,7 +69,9 @@ class Loaded:
     @cached_property
     def planner(self) -> Planner:
         """The planner with its own settings, whose parts all other planners of this run share."""
-        return of_kind(self.run, PlannerRun).planner(self.space)
+        agent = of_kind(self.run, PlannerRun).agent(self.space)
+        assert isinstance(agent, Planner)  # noqa: S101  as there is no deadline
+        return agent
 
     @cached_property
     def walls(self) -> Blocks | None:

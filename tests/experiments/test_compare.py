@@ -96,12 +96,12 @@ def test_bad_input_is_one_line(words: tuple, message: str, small_run: Path, hopp
 
 def test_runs_are_compared_from_python_in_the_same_episodes(hopper_run: Path, tmp_path: Path) -> None:
     twin = shutil.copytree(hopper_run, tmp_path / "twin")
-    table = module.compare([load(hopper_run), twin], "Hopper-v5", episodes=3, progress=False)
+    table = module.compare(load(hopper_run), twin, env="Hopper-v5", episodes=3, progress=False)
     assert {row.label for row in table.rows} == {hopper_run.name, "twin"}
     one, two = (row.results["Hopper-v5"].by_seed for row in table.rows)
     assert one == two and f"above {hopper_run.name}" in str(table)
     with pytest.raises(ValueError, match="no runs"):
-        module.compare([])
+        module.compare()
 
 
 def test_runs_that_differ_in_their_seed_only_share_a_row(hopper_run: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_runs_that_differ_in_their_seed_only_share_a_row(hopper_run: Path, tmp_p
         run.config = replace(run.config, training=replace(run.config.training, **changes))
     assert [(each.label, each.runs) for each in entrants(runs)] == [
         ("iql", (runs[0], runs[1])), ("other", (runs[2],)), ("twin", (runs[3],))]
-    table = module.compare(runs, "Hopper-v5", episodes=2, progress=False)
+    table = module.compare(runs, env="Hopper-v5", episodes=2, progress=False)
     seeds = {row.label: len(row.results["Hopper-v5"].seeds) for row in table.rows}
     assert seeds == {"iql": 2, "other": 1, "twin": 1}
 

@@ -190,7 +190,7 @@ def test_what_depends_on_the_observation_by_a_choice_in_python_is_refused() -> N
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--out", "a.txt"), "--out is a.txt; a file that ends in .onnx or .pt2 is expected"),
+    (("--out", "a.txt"), "a.txt; a file that ends in .onnx or .pt2 is expected"),
     (("--out", "a.onnx", "--batch", 0), "the batch is 0; 1 to 512"),
     (("--out", "a.pt2", "--low", -1), "one number for each of the 2 entries"),
     (("--out", "a.pt2", "--low", 1, "--high", -1, 2), "each low below its high")])

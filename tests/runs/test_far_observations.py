@@ -17,7 +17,6 @@ from gentraj.data import Episodes
 from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.ranges import FarFromData
 from gentraj.runs import DataFacts
-from gentraj.runs.show.sampling import Given, sample_run
 
 
 def test_what_the_data_hold_is_near_them_and_another_unit_is_named_once(hopper: Episodes, hopper_run: Path) -> None:
@@ -63,9 +62,9 @@ def test_starts_of_samples_are_compared_in_python_too(hopper: Episodes, hopper_r
     start = hopper.obs[0].tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sample_run(run, 2, Given(tuple(start)))
+        run.sample(start, 2)
     with pytest.warns(FarFromData, match=r"start\[0\]"):
-        sample_run(run, 2, Given((1e6, *start[1:])))
+        run.sample((1e6, *start[1:]), 2)
 
 
 def test_an_agent_that_is_let_leave_its_data_says_nothing_of_it_whatever_it_is_made_of(

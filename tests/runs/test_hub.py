@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, RepoUrl, snapshot_download
 from small import edit, gentraj
 
-from gentraj import from_pretrained, push_to_hub, runs, save_pretrained
+from gentraj import from_pretrained, runs
 from gentraj.config import ConfigError, read_json
 from gentraj.training.checkpoint import CheckpointError
 from gentraj.trajectory import Condition
@@ -38,7 +38,7 @@ def run_folder(small_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def saved(run_folder: Path, tmp_path: Path) -> Path:
-    return save_pretrained(runs.load(run_folder), tmp_path / "new" / "umaze")
+    return runs.load(run_folder).save_pretrained(tmp_path / "new" / "umaze")
 
 
 def sample(run: runs.Run) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_what_was_saved_samples_the_same_bits_wherever_it_lies(run_folder: Path,
     moved = Path(shutil.move(saved, tmp_path / "é elsewhere"))
     assert torch.equal(sample(from_pretrained(moved)), expected)
     assert gentraj("sample", moved, "--out", tmp_path / "a.npz") == 0
-    again = save_pretrained(runs.load(moved), tmp_path / "again")  # it is a run, so it can be saved once more
+    again = runs.load(moved).save_pretrained(tmp_path / "again")  # it is a run, so it can be saved once more
     assert torch.equal(sample(runs.load(again)), expected)
 
 
@@ -71,7 +71,7 @@ def test_the_folder_holds_one_checkpoint_and_no_optimiser(saved: Path, capsys: p
 def test_nobody_learns_where_the_data_lay(run_folder: Path, tmp_path: Path) -> None:
     names = "/data/secret/maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
     edit(run_folder, lambda config: config["run"].update(dataset=names))
-    saved = save_pretrained(runs.load(run_folder), tmp_path / "saved")
+    saved = runs.load(run_folder).save_pretrained(tmp_path / "saved")
     assert runs.load(saved).config.dataset == "maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
     assert not [path for path in saved.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
     assert ModelCard.load(saved / "README.md").data.datasets == ["maze.npz", "tests/umaze-v0"]  # what the hub can name
@@ -98,7 +98,7 @@ def test_the_card_holds_the_runs_own_scores_and_facts(saved: Path) -> None:
 
 def test_a_card_without_evaluation_says_so(run_folder: Path, tmp_path: Path) -> None:
     (run_folder / "evaluation.json").unlink()
-    card = ModelCard.load(save_pretrained(runs.load(run_folder), tmp_path / "saved") / "README.md")
+    card = ModelCard.load(runs.load(run_folder).save_pretrained(tmp_path / "saved") / "README.md")
     assert "This run was not evaluated: it has no scores." in card.text
     assert not {"model-index", "metrics"} & card.data.to_dict().keys()
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_is_not_credited_with_the_scores_of_another(run_folder: Pat
                                                                 evaluated: int | None) -> None:
     """An evaluation is of the newest checkpoint where it does not say."""
     (run_folder / "evaluation.json").write_text(json.dumps(SCORES | ({"step": evaluated} if evaluated else {})))
-    saved = save_pretrained(runs.load(run_folder, step=step), tmp_path / "saved")
+    saved = runs.load(run_folder, step=step).save_pretrained(tmp_path / "saved")
     card = ModelCard.load(saved / "README.md")
     assert f"the run's scores are those of step {evaluated or 6}, not of {step}" in card.text
     assert "12.5" not in card.content and not (saved / "evaluation.json").exists()
@@ -120,7 +120,7 @@ def test_a_checkpoint_is_not_credited_with_the_scores_of_another(run_folder: Pat
 def test_text_from_files_stays_text(run_folder: Path, tmp_path: Path) -> None:
     wild = 'x"\n---\nlicense: mit\n| <script>é\u2028'
     (run_folder / "evaluation.json").write_text(json.dumps(SCORES | {"env_id": wild}))
-    card = ModelCard.load(save_pretrained(runs.load(run_folder), tmp_path / "a: 'b' - #c") / "README.md")
+    card = ModelCard.load(runs.load(run_folder).save_pretrained(tmp_path / "a: 'b' - #c") / "README.md")
     assert card.data.eval_results[0].dataset_name == wild
     assert card.data.model_name == "a: 'b' - #c" and card.data.license is None
     assert "<script>" not in card.text
@@ -136,26 +136,26 @@ def test_a_folder_with_something_in_it_is_left_alone(run_folder: Path, tmp_path:
     file.write_text("mine")
     for target in (used, file):
         with pytest.raises(CheckpointError, match="exists already and is no empty folder"):
-            save_pretrained(run, target)
+            run.save_pretrained(target)
     with pytest.raises(CheckpointError, match="cannot be written"):
-        save_pretrained(run, file / "inside")
+        run.save_pretrained(file / "inside")
     assert (used / "README.md").read_text() == file.read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    assert runs.load(save_pretrained(run, tmp_path / "empty")).step == 6
+    assert runs.load(run.save_pretrained(tmp_path / "empty")).step == 6
 
 
 def test_a_run_whose_files_do_not_hold_leaves_nothing_behind(run_folder: Path, tmp_path: Path) -> None:
     run = runs.load(run_folder)
     (run_folder / "reference.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"reference\.safetensors"):
-        save_pretrained(run, tmp_path / "new" / "saved")
+        run.save_pretrained(tmp_path / "new" / "saved")
     (run_folder / "evaluation.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds no scores"):
-        save_pretrained(run, tmp_path / "new" / "saved")
+        run.save_pretrained(tmp_path / "new" / "saved")
     with torch.no_grad():
         next(run.inverse.parameters()).add_(1)
     with pytest.raises(CheckpointError, match="the weights of 'inverse' are not those of its step 6 any more"):
-        save_pretrained(run, tmp_path / "new" / "saved")
+        run.save_pretrained(tmp_path / "new" / "saved")
     assert not list((tmp_path / "new").iterdir())
 
 
@@ -173,7 +173,7 @@ def test_without_the_hubs_library_a_folder_loads_and_a_repository_names_the_extr
     run = from_pretrained(saved)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert from_pretrained(saved).step == 6
-    for use in (lambda: from_pretrained(NAME), lambda: push_to_hub(run, NAME)):
+    for use in (lambda: from_pretrained(NAME), lambda: run.push_to_hub(NAME)):
         with pytest.raises(ImportError, match=r"pip install 'gentraj\[hub\]'"):
             use()
 
@@ -210,7 +210,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HfApi:
 def test_what_is_pushed_is_pulled_to_the_bit(small_run: Path, hub: HfApi, tmp_path: Path,
                                              capsys: pytest.CaptureFixture) -> None:
     """An earlier checkpoint is not hidden by a later one that was pushed before."""
-    push_to_hub(runs.load(small_run), "umaze")  # of the user who is logged in
+    runs.load(small_run).push_to_hub("umaze")  # of the user who is logged in
     assert gentraj("hub", "push", small_run, NAME, "--step", 4, "--private") == 0
     assert capsys.readouterr().out.strip() == f"https://huggingface.co/{NAME}"
     hub.create_repo.assert_called_with(NAME, private=True, exist_ok=True)
@@ -228,7 +228,7 @@ def test_a_hub_that_refuses_or_is_out_of_reach_is_named(small_run: Path, hub: Hf
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     hub.upload_folder.side_effect = OSError("you may\nnot write here")
     with pytest.raises(CheckpointError, match=f"'{NAME}' cannot be pushed .* you may not write here; log in"):
-        push_to_hub(runs.load(small_run), NAME)
+        runs.load(small_run).push_to_hub(NAME)
     offline = create_autospec(snapshot_download, side_effect=OSError("offline"))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(CheckpointError, match=f"'{NAME}' is no folder here and cannot be fetched"):

@@ -85,7 +85,7 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     run = runs.load(tmp_path / "a")
     assert isinstance(run.config, PlannerRunConfig)
     assert len(run.components) == 1 + (config.critic is not None) + (config.inverse is not None) + len(config.refine)
-    agent = run.planner(run.action_space())
+    agent = run.agent()
     assert isinstance(agent, Planner)
     assert [fine.spec.dim for fine in agent.sampler.finer][-1:] in ([], [agent.tracker.spec.dim])
     assert isinstance(agent.sampler.critic, PlanCritic) == (config.critic is not None)
@@ -98,7 +98,7 @@ def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: P
     assert isinstance(run.config, PlannerRunConfig) and set(run.components) == {"model", "inverse", "critic"}
     obs, own = run.reference.x_BHD[:1, 0, :11], run.config.planner
     assert own.actions == "joint"
-    acts = [run.planner(run.action_space(), replace(own, actions=actions)).act(obs) for actions in ("joint", "inverse")]
+    acts = [run.agent(config=replace(own, actions=actions)).act(obs) for actions in ("joint", "inverse")]
     assert not torch.equal(*acts)
 
 

@@ -28,7 +28,7 @@ from gentraj.runs.kinds import presets
 from gentraj.runs.kinds.folder import RunFile
 from gentraj.runs.kinds.planner_run import PlannerRun
 from gentraj.runs.kinds.plans import PlannerPolicyConfig
-from gentraj.runs.show.hub import from_pretrained, save_pretrained
+from gentraj.runs.show.hub import from_pretrained
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import CheckpointError
 
@@ -122,7 +122,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
     monkeypatch.setattr("gentraj.runs.kinds.datasets.load_episodes", lambda *_: pytest.fail("the data were read"))
     folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
     assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
-    pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")
+    pretrained = runs.load(folder).save_pretrained(tmp_path / "pretrained")
     assert torch.equal(act(from_pretrained(pretrained), obs), before)
     card = (pretrained / "README.md").read_text()
     assert "run.agent(action_space)" in card and "| kind | BC, gaussian |" in card

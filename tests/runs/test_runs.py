@@ -98,7 +98,7 @@ def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_ru
     env = json.dumps(json.loads(str(run.data.env)) | {"max_episode_steps": 50})
     planner = replace(run.config.planner, replan=10, steps=2)
     for num_envs in (1, 3):
-        agent = run.planner(run.action_space(env), planner)
+        agent = run.agent(config=planner, env=env)
         config = EvaluationConfig(4, 1, num_envs, baselines=False)
         found, played = score_agent(agent, env, config, goal_dims=run.data.goal_dims, obs_keys=run.data.obs_keys,
                                     progress=False)
@@ -241,6 +241,6 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     again = runs.load(tmp_path)
     start = Condition.empty(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
     assert torch.equal(*(of.model.sample(start, 2, options=SamplingOptions(steps=2), seed=0) for of in (run, again)))
-    planner = again.planner(Box(-1, 1, (2,)))
+    planner = again.agent(Box(-1, 1, (2,)))
     planner.reset([0])
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)

@@ -1,4 +1,4 @@
-"""What `gentraj sample` writes is what `sample_run` returns, for a start, a goal and a time of arrival."""
+"""What `gentraj sample` writes is what `run.sample` returns, for a start, a goal and a time of arrival."""
 
 from pathlib import Path
 
@@ -7,11 +7,10 @@ import torch
 from small import gentraj
 
 from gentraj.runs import load
-from gentraj.runs.show.sampling import Given, sample_run
 
 
 def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path: Path) -> None:
-    samples = sample_run(load(small_run), 3, Given((1, -1), (-1, 1), arrival=9), seed=4)
+    samples = load(small_run).sample((1, -1), 3, goal=torch.tensor([-1, 1]), arrival=9, seed=4)
     assert samples.obs_NHO.shape == (3, 32, 4) and samples.act_NHA.shape == (3, 32, 0) and samples.stride == 5
     assert (samples.obs_NHO[:, 0, :2] == torch.tensor([1, -1])).all()
     assert (samples.obs_NHO[:, 9, :2] == torch.tensor([-1, 1])).all()
@@ -27,4 +26,4 @@ def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path:
     ({"context": (1.0,)}, r"--context has 1 numbers; 0 \(no context\) are expected")])
 def test_what_does_not_fit_the_run_is_refused(given: dict, message: str, small_run: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        sample_run(load(small_run), 2, Given(**given))
+        load(small_run).sample(num=2, **given)

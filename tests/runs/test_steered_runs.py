@@ -19,7 +19,6 @@ from gentraj.networks import TemporalUNetConfig
 from gentraj.runs.kinds.run import DataFacts
 from gentraj.runs.learn.steering import ARRIVAL, frozen_settings, steer, steered_settings
 from gentraj.runs.show.export import RecordedNoise
-from gentraj.runs.show.sampling import Given, sample_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import saved_step
 
@@ -128,12 +127,12 @@ def test_its_samples_are_made_from_the_noise_of_the_actor(flow: runs.Run, tmp_pa
     policy = run.main
     for network in (policy.network, policy.average.module):
         network[-1].bias.data[:] = torch.tensor([1.0, -9.0])  # mu and log sigma: hardly any noise is left
-    samples = sample_run(run, 3, Given(start=(0.1, 0.2)))
+    samples = run.sample((0.1, 0.2), 3)
     obs = torch.tensor([[0.1, 0.2]])
     own = policy.scales.act.unnormalize(policy.sample_actions(policy.scales.state(obs, None), [0]))
     assert samples.act_NHA.shape == (3, 1, 1)
     torch.testing.assert_close(samples.act_NHA, own.expand(3, -1, -1), rtol=0, atol=0.1)
-    assert not torch.allclose(sample_run(flow, 3, Given(start=(0.1, 0.2))).act_NHA, own, rtol=0, atol=0.1)
+    assert not torch.allclose(flow.sample((0.1, 0.2), 3).act_NHA, own, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["bc-gan", "fql"])
@@ -158,7 +157,7 @@ def test_a_planner_for_goals_is_steered_by_one_plan_for_one_arrival(small_run: P
     obs, goal = run.reference.x_BHD[:4, 0], torch.tensor([[1.0, 1.0]]).expand(4, -1)
     planner = replace(run.planning, arrival_thresholds=(ARRIVAL,))
     drawn: list[Any] = []
-    planned = run.planner(Box(-1, 1, (2,)), planner).decide(obs, goal, RecordedNoise(range(4), drawn))
+    planned = run.agent(Box(-1, 1, (2,)), planner).decide(obs, goal, RecordedNoise(range(4), drawn))
     own = policy.generate(policy.scales.state(obs, goal), drawn[0].flatten(1))
     torch.testing.assert_close(own, policy.scales.act.normalize(planned).clamp(-1, 1), rtol=0, atol=1e-3)
 

@@ -270,11 +270,11 @@ class PlannerRun(Run[PlannerRunConfig]):
         """The settings of the planner."""
         return self.config.planner
 
-    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
-              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
+    def _agent(self, space: Box, config: ActingConfig | None, guide: Guidance, options: SamplingOptions,
+               deadline: Deadline | None) -> Agent:
         """The planner as an agent, with its own settings by default. With a deadline, this takes some seconds, in which
         the planner measures how long its plans take. Raises ValueError for settings that the parts do not suit."""
-        sampler, space = self.sampler(config, guide, options), self.data.allowed(action_space)
+        sampler = self.sampler(config, guide, options)
         tracker = PlanTracker(sampler.executed, sampler.config, space.low, space.high, self.inverse)
         if deadline is None:
             return Planner(sampler, tracker)
@@ -296,12 +296,6 @@ class PlannerRun(Run[PlannerRunConfig]):
                           self.kept.get("place"))
         return PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options,
                            ahead_of(self), self.ranges())
-
-    def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
-        """The agent without a deadline, for callers who know that it is a planner."""
-        agent = self.agent(action_space, config, guide)
-        assert isinstance(agent, Planner)  # noqa: S101  as there is no deadline
-        return agent
 
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""

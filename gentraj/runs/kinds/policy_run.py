@@ -69,7 +69,7 @@ class PolicyRun(Run[PolicyRunConfig]):
     MODEL: ClassVar[str] = "policy.model"
     MODELS: ClassVar[Mapping[str, ModelConfig]] = ACTION_MODELS
     CARD: ClassVar[tuple[str, str, str]] = (
-        "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
+        "A policy", "agent = run.agent()  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
 
     policy: Policy
 
@@ -108,12 +108,12 @@ class PolicyRun(Run[PolicyRunConfig]):
         """The model of actions. Raises ValueError for a policy without one."""
         return action_model_of(self.policy).model
 
-    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
-              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
+    def _agent(self, space: Box, config: ActingConfig | None, guide: Guidance, options: SamplingOptions,
+               deadline: Deadline | None) -> Agent:
         """The policy as an agent; `config` may differ from its own settings in those it acts by alone. With a deadline,
         the policy measures first how long its chunks take."""
         refuse_planning(self, guide)
-        space, policy = self.data.allowed(action_space), self.policy
+        policy = self.policy
         if config is not None:
             policy = policy.with_config(acting_settings(self, config, PolicyConfig))
         kind = ACTORS.get(type(policy), Actor)

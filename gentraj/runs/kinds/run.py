@@ -16,7 +16,7 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-import gentraj
+from gentraj import runs
 from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.planning.arrival import Arrival
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics
@@ -38,7 +38,7 @@ from ...randomness import fold
 from ...ranges import DataRanges
 from ...training.loop import TrainingConfig
 from ...training.state import module_tensors, restore_module
-from ...trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions, TrajectorySpec
+from ...trajectory import DEFAULT_OPTIONS, Agent, ArrayLike, Batch, SamplingOptions, TrajectorySpec
 from ...worlds.model import WorldModel
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class DataFacts:
 
         Raises ValueError for a space whose actions have another width than the data's.
         """
-        if space.shape != (self.act_dim,):
+        if not isinstance(space, Box) or space.shape != (self.act_dim,):
             raise ValueError(f"the action space is {space}, and the agent was trained on actions of width "
                              f"{self.act_dim}; give it the space of such actions, Box(low, high, ({self.act_dim},))")
         if not self.constant_actions:
@@ -313,24 +313,71 @@ class Run(ABC, Generic[ConfigT]):
         Raises ValueError for a run without one.
         """
 
-    @abstractmethod
-    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
-              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
-        """The agent for an action space, in which an entry of an action that never varies in the data stays as it is.
+    def agent(self, action_space: Box | None = None, config: ActingConfig | None = None, guide: Guidance = None,
+              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None, *,
+              env: str | None = None) -> Agent:
+        """The agent for an action space, by default that of the environment `env` or else of the data's own.
 
-        `config` replaces the settings by which it acts, as in `replace(run.config.policy, temperature=0)`, `guide`
-        scores a planner's plans while they are sampled, `options` say how the agent samples, and `deadline` is the time
-        in which a planner or a policy has to act. Raises ValueError for settings of another kind of agent or that
-        differ in what the training depends on, for a guide of anything but a planner, and for a deadline of a world
-        model.
+        An entry of an action that never varies in the data stays as it is. `config` replaces the settings by which it
+        acts, as in `replace(run.config.policy, temperature=0)`, `guide` scores a planner's plans while they are
+        sampled, `options` say how the agent samples, and `deadline` is the time in which a planner or a policy has to
+        act. Raises ValueError for settings of another kind of agent or that differ in what the training depends on, for
+        a guide of anything but a planner, and for a deadline of a world model.
         """
+        space = self.data.allowed(self.action_space(env) if action_space is None else action_space)
+        return self._agent(space, config, guide, options, deadline)
 
-    def evaluate(self, env: str | None = None, episodes: int = 50, *, acting: gentraj.Acting | None = None,
+    @abstractmethod
+    def _agent(self, space: Box, config: ActingConfig | None, guide: Guidance, options: SamplingOptions,
+               deadline: Deadline | None) -> Agent:
+        """The agent that chooses among the actions of a space; see `agent`."""
+
+    def evaluate(self, env: str | None = None, episodes: int = 50, *, acting: runs.Acting | None = None,
                  out: Path | str | None = None, video: Path | str | None = None, progress: bool = True,
-                 **settings: Any) -> gentraj.Scores:
+                 **settings: Any) -> runs.Scores:
         """The scores of its agent, as of `gentraj.evaluate`; they are written to evaluation.json in its folder, or to
         `out`."""
-        return gentraj.evaluate(self, env, episodes, acting=acting, out=out, video=video, progress=progress, **settings)
+        return runs.evaluate(self, env, episodes, acting=acting, out=out, video=video, progress=progress, **settings)
+
+    def sample(self, start: ArrayLike | None = None, num: int = 16, *, goal: ArrayLike | None = None,
+               arrival: int | None = None, context: ArrayLike | None = None, guidance: float = 1.0,
+               seed: int | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> runs.Samples:
+        """`num` trajectories of a planner's model, or chunks of actions of a policy's, as of `gentraj sample`.
+
+        `start` (O,) is the first observation, or the entries of it that a goal has; `goal` (G,) is to be reached, at
+        the timestep `arrival` if it is given. `context` (C,) is what the model is conditioned on, and `guidance` the
+        weight of classifier-free guidance by it. Without a `seed`, samples differ from call to call. Raises ValueError
+        for a run without such a model, and for numbers that do not fit it.
+        """
+        return runs.sample_run(self, start, num, goal=goal, arrival=arrival, context=context, guidance=guidance,
+                               seed=seed, options=options)
+
+    def export(self, path: Path | str, batch: int = 1, *, env: str | None = None, action_space: Box | None = None,
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Path:
+        """Writes a decision for `batch` observations as a program that runs without gentraj: .onnx for ONNX Runtime, or
+        .pt2 for torch.export.load.
+
+        Actions are bounded by `action_space`, or else by that of `env` or of the data's environment. Returns the path.
+        Raises ValueError for another file, and for a run that cannot be exported; ImportError for missing packages.
+        """
+        return runs.save_program(self, path, batch, env, options, action_space)
+
+    def report(self, out: Path | str | None = None, seed: int = 0) -> Path:
+        """Writes its report, as of `gentraj.make_report`, by default to report.html in its folder."""
+        return runs.make_report(self, out=out, seed=seed)
+
+    def measure(self, dataset: str | None = None, num: int = 512, steps: int | None = None,
+                seed: int = 0) -> JsonObject:
+        """How close a planner's samples are to data, as `gentraj measure` writes it (`gentraj.runs.measure_run`)."""
+        return runs.measure_run(self, dataset=dataset, num=num, steps=steps, seed=seed)
+
+    def save_pretrained(self, folder: Path | str) -> Path:
+        """Saves its checkpoint without optimisers, with a model card (`gentraj.runs.save_pretrained`)."""
+        return runs.save_pretrained(self, folder)
+
+    def push_to_hub(self, name: str, *, private: bool | None = None) -> str:
+        """Pushes it to a repository OWNER/NAME of the Hugging Face hub (`gentraj.runs.push_to_hub`)."""
+        return runs.push_to_hub(self, name, private=private)
 
     @abstractmethod
     def sampling(self, config: ActingConfig | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

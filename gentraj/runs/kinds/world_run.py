@@ -99,14 +99,14 @@ class WorldModelRun(Run[WorldModelRunConfig]):
         self.world_model.calibrate(self.reference.to(self.device))
         return self
 
-    def agent(self, action_space: Box, config: ActingConfig | None = None, guide: Guidance = None,
-              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> MPC:
+    def _agent(self, space: Box, config: ActingConfig | None, guide: Guidance, options: SamplingOptions,
+               deadline: Deadline | None) -> MPC:
         """An agent that acts by MPC. Raises ValueError for `options` of sampling, too, as it acts by the mean."""
         refuse_planning(self, guide, deadline)
         if options != DEFAULT_OPTIONS:
             raise ValueError("a sampler, a grid, an eta or another option of sampling was given to a world model "
                              f"({self.summary}), which acts by its ensemble's mean and samples nothing; leave it out")
-        control, space = acting_settings(self, config, MPCConfig), self.data.allowed(action_space)
+        control = acting_settings(self, config, MPCConfig)
         world = self.world_model
         return MPC(WorldModelSimulator(world), control, space.low, space.high, memory=world.spec,
                    ranges=self.ranges())

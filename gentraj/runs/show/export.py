@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from gentraj.agents.planning.planner import Planner
 from gentraj.agents.policies.actor import Actor
 
 from ...config import JsonObject
+from ...files import check_output, write_file
+from ...progress import busy, say
 from ...randomness import Noise, RowNoise, Seeds
 from ...trajectory import DEFAULT_OPTIONS, SamplingOptions
 from ..kinds.run import Run, copy_of, examples, straight
@@ -36,6 +39,26 @@ COMPARED_BATCHES = 5  # batches of observations on which a program is compared w
 NOTHING: JsonObject = {}
 RANGES = "ranges"  # what the files call the ranges of the inputs
 LARGEST_ERROR = 1e-4  # largest error of an action, times the largest action if that is above 1
+
+
+def save_program(run: Run, path: Path | str, batch: int = 1, env: str | None = None,
+                 options: SamplingOptions = DEFAULT_OPTIONS, action_space: Box | None = None) -> Path:
+    """Writes one decision of the run as a program to a file; see `Run.export`. Says what the program takes."""
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise ValueError(f"the program is to be written to {path}; a file that ends in {' or '.join(WRITERS)} is "
+                         "expected")
+    check_output(path, "--out")
+    if path.suffix == ".onnx":
+        require_onnx()
+    with busy(f"exporting to {path}"):
+        program = export_run(run, batch, env, options, action_space)
+        write_file(path, WRITERS[path.suffix](program, input_ranges(run)))
+    say(signature(program))
+    if run.roadmap is not None:
+        say("the program acts towards goals within reach; for farther ones, give it the places ahead, which "
+            "gentraj.runs.ahead_of(run)(obs, goal) finds on the run's roadmap")
+    return path
 
 
 def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
@@ -210,13 +233,19 @@ def input_ranges(run: Run) -> JsonObject:
     return known
 
 
+def require_onnx() -> None:
+    """Raises ImportError, which names them, for packages that are missing; torch reports them late, in many lines."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install 'gentraj[onnx]'")
+
+
 def to_onnx(program: ExportedProgram, ranges: JsonObject = NOTHING) -> bytes:
     """The program as an ONNX file of float32 inputs `obs`, `goal` (if it has one), `noise` and the output `act`.
 
     Its metadata have the `ranges` (`input_ranges`) as JSON. Raises ImportError if onnx or onnxscript is not installed.
     """
-    if None in map(find_spec, ("onnx", "onnxscript")):  # torch reports it later, in many lines
-        raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'")
+    require_onnx()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of optional packages
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):  # of its own deprecated calls
@@ -231,3 +260,7 @@ def to_pt2(program: ExportedProgram, ranges: JsonObject = NOTHING) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={RANGES: json.dumps(ranges)})
     return buffer.getvalue()
+
+
+WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
+"""What makes the file of a program, by its suffix."""

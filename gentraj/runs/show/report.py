@@ -34,6 +34,7 @@ from ..judge.held_out import decided
 from ..judge.saved_scores import read_scores, yardstick_returns
 from ..judge.world_evaluation import JudgeConfig, evaluate_world_model
 from ..kinds.folder import RunFolder, last_evaluations
+from ..kinds.loading import load
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.presets import model_config
@@ -52,21 +53,25 @@ FAN = 12  # plans from each
 Draw = Callable[[], Sequence[Table | Picture]]
 
 
-def make_report(*runs: Run, out: Path | None = None, seed: int = 0) -> Path:
-    """Draws the figures of one run or several and writes them as one page, by default report.html in the folder of the
-    run, or in the current folder if there are several. Returns the path of the page; the figures are beside it.
+def make_report(*given: Run | Path | str, out: Path | str | None = None, seed: int = 0) -> Path:
+    """Draws the figures of one run or several, or of those in folders, and writes them as one page, by default
+    report.html in the folder of the run, or in the current folder if there are several. Returns the path of the page;
+    the figures are beside it.
 
     The page of one run begins with what the agent did and how that compares with the data, and ends with how the run
     was made. The page of several shows what their agents do, the scores that `gentraj evaluate` wrote, how their losses
     went and their settings side by side. A figure that cannot be drawn is replaced by a note. Raises ValueError for no
     runs.
     """
-    if not runs:
+    if not given:
         raise ValueError("no runs were given; give at least one")
+    runs = [each if isinstance(each, Run) else load(each) for each in given]
     names = short_names([run.folder for run in runs])
     first, *others = runs
     made = {} if others else origin(first)
-    out = out or (Path() if others else first.folder) / RunFolder.REPORT
+    if out is None:
+        out = (Path() if others else first.folder) / RunFolder.REPORT
+    out = Path(out)
     check_output(out, "--out")
     folder = out.parent / RunFolder.FIGURES
     if others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from gentraj.agents.episodic import finite_actions
 from ...config import settings
 from ...diffusion.composition import ClassifierFree
 from ...files import new_file
-from ...randomness import unfold
+from ...randomness import as_seeds, fresh_seed, unfold
 from ...ranges import FarFromData
-from ...trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
+from ...trajectory import DEFAULT_OPTIONS, ArrayLike, Condition, SamplingOptions, as_array
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import Run
@@ -71,12 +72,10 @@ class Given:
     more exaggerates the context."""
 
 
-NOTHING = Given()
-
-
-def sample_run(run: Run, num: int = 16, given: Given = NOTHING, *, seed: int = 0,
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Samples:
-    """Samples `num` trajectories of a planner's model, or chunks of actions of a policy's generator.
+def sample_run(run: Run, start: ArrayLike | None = None, num: int = 16, *, goal: ArrayLike | None = None,
+               arrival: int | None = None, context: ArrayLike | None = None, guidance: float = 1.0,
+               seed: int | None = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Samples:
+    """Samples `num` trajectories of a planner's model, or chunks of actions of a policy's generator; see `Run.sample`.
 
     The chunks are the candidates that the policy chooses from, or the actions that it was trained on, not always the
     action that it takes. Those of a steered policy are made from the noise of its actor. Raises ValueError for a run
@@ -85,6 +84,10 @@ def sample_run(run: Run, num: int = 16, given: Given = NOTHING, *, seed: int = 0
     if not isinstance(run, PlannerRun | PolicyRun):
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
+    if seed is None:
+        seed = fresh_seed()
+    as_seeds(seed)  # raises ValueError for a negative one
+    given = Given(_numbers("start", start), _numbers("goal", goal), arrival, _numbers("context", context), guidance)
     start_O = _tensor(given.start, run.device)
     goal_G = _tensor(given.goal, run.device)
     _warn_far(run, start_O, goal_G)
@@ -112,6 +115,16 @@ def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int
     ratio_NH = torch.stack([F.pad(way.ratio_T, (0, longest - len(way.ratio_T)), value=torch.nan) for way in ways])
     spec = run.model.spec
     return Samples(*spec.split(x_NHD), spec.spacing, ratio_NH)
+
+
+def _numbers(what: str, given: ArrayLike | None) -> tuple[float, ...] | None:
+    """The entries of an array (X,), or of the one row of an array (1, X). Raises ValueError for anything else."""
+    if given is None:
+        return None
+    array = as_array(given)
+    if array.dtype.kind not in "fiub" or array.shape[:-1] not in ((), (1,)):
+        raise ValueError(f"{what} is {reprlib.repr(given)}; an array of numbers, one axis long, is expected")
+    return tuple(array.ravel().tolist())
 
 
 def _tensor(numbers: tuple[float, ...] | None, device: torch.device) -> Tensor | None:
