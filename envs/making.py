@@ -14,10 +14,11 @@ import io
 import json
 import logging
 import os
+import re
 import reprlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -370,7 +371,7 @@ def _registered(env_id: str) -> dict[str, Any]:
         if colon:
             raise ValueError(f"unknown environment '{env_id}'; only a command line may name a module: import {module} "
                              f"yourself, or give --import {module}, and name {name}")
-        near = difflib.get_close_matches(str(env_id), [*TASKS, *registry], n=3)
+        near = _near(str(env_id), [*TASKS, *registry])
         advice = "give a Gymnasium id or a task that `gentraj data list` shows."
         missing = missing_packages()
         if missing:
@@ -380,6 +381,13 @@ def _registered(env_id: str) -> dict[str, Any]:
         raise ValueError(f"unknown environment '{env_id!s:.80}'; {advice} An environment of your own needs "
                          "--import MODULE, the module that registers it")
     return copy.deepcopy(registry[env_id].kwargs)
+
+
+def _near(env_id: str, known: Sequence[str]) -> list[str]:
+    """Up to three of the known ids whose names, without namespace and version, are spelt nearly as that of `env_id`."""
+    names = {each: re.sub(r"^.*/|-v\d+$", "", each).lower() for each in [*known, env_id]}
+    near = difflib.get_close_matches(names[env_id], {names[each] for each in known}, cutoff=0.7)
+    return difflib.get_close_matches(env_id, [each for each in known if names[each] in near], cutoff=0)
 
 
 def _time_limit(factory: EnvironmentFactory) -> int:

@@ -19,6 +19,8 @@ from gentraj.data.minari_io import is_part, is_vector, numbered, observed, spec_
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN_CHARACTERS = 80  # of a faulty value in a message
 RANDOM_STATE_SEEDS = 2**32
+SEED_ADVICE = ("; an episode is begun by reset(seed=..., options=...), with any whole number below 2**63 as its seed: "
+               "wrap an environment whose reset takes none, or only smaller ones, as in seed % 2**31")
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -162,7 +164,8 @@ class Stepper:
         except EnvironmentFault as wrong:
             fault = wrong
         except (Exception, SystemExit) as error:
-            fault = EnvCrashed(f"{type(error).__name__}: {error}")
+            refuses_seed = isinstance(order, int) and (isinstance(error, OverflowError) or "seed" in str(error).lower())
+            fault = EnvCrashed(f"{type(error).__name__}: {error}{SEED_ADVICE if refuses_seed else ''}")
         self._discard(slot)  # nobody knows its state
         return fault
 

@@ -89,6 +89,14 @@ def test_what_is_no_environment_is_refused_in_one_line(env, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("given", "meant"), [
+    ("Hoper-v5", "did you mean Hopper-v5 or"), ("halfchetah", "did you mean .*halfcheetah"),
+    ("Mottor-v0", "give a Gymnasium id"), ("Qrst-v0", "give a Gymnasium id")])
+def test_an_unknown_environment_is_compared_by_its_name_and_not_by_its_version(given, meant):
+    with pytest.raises(ValueError, match=meant):
+        environment_factory(given)
+
+
 def test_a_robot_whose_joints_are_of_a_newer_mujoco_is_refused_with_the_version_that_acts(monkeypatch):
     """From mujoco 3.12 on, a joint's type as numpy holds it equals none that mujoco names."""
     types = ("mjJNT_FREE", "mjJNT_BALL", "mjJNT_HINGE", "mjJNT_SLIDE")

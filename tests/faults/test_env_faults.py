@@ -133,6 +133,28 @@ def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, actio
         VectorEnvironment(lambda: env, 1)
 
 
+class Narrow(Faulty):
+    """Seeded by 32 bits with a sign, as a library in C may be."""
+
+    def reset(self, *, seed=None, options=None):
+        np.array([1], np.int32)[0] = seed
+        return super().reset(seed=seed)
+
+
+class Unseeded(Faulty):
+    """Of the old gym."""
+
+    def reset(self):
+        return super().reset()
+
+
+@pytest.mark.parametrize("kind", [Narrow, Unseeded])
+def test_an_error_about_a_seed_names_the_cure(kind):
+    with pytest.raises(EnvironmentFault, match=r"seed.*reset\(seed=\.\.\., options=\.\.\.\).*wrap"), closing(
+            VectorEnvironment(kind, 1)) as envs:
+        envs.reset(np.ones(1, bool), [2**40])
+
+
 class Legacy(Faulty):
     """Seeded as dm_control is by shimmy, with numpy's RandomState."""
 
