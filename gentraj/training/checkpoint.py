@@ -254,7 +254,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("a+")
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be used as a run folder: {error.strerror}") from error
+        raise CheckpointError(f"{folder}: cannot be used as a run folder: {error.filename} cannot be made "
+                              f"({error.strerror}); give another place") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
