@@ -14,14 +14,14 @@ import torch
 import tyro
 
 from ..config import OneOf, from_json, read_json, settings, to_json
-from ..data.sources import resolve_paths
+from ..data.sources import is_path, resolve_paths
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import print_saved, say
 from ..runs.kinds.folder import RunFolder
-from ..runs.kinds.presets import PRESETS, listing, preset, with_components
+from ..runs.kinds.presets import PRESETS, listing, preset, short_training, with_components
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.kinds.world_run import WorldModelRun
 from ..runs.learn.training import prepare, untrained_agent
@@ -104,6 +104,9 @@ class Train(Training):
             raise ValueError(f"{' and '.join(chosen) or 'nothing'} was given, and one of PRESET, --config FILE and "
                              "--resume DIR is expected, which each name all settings; `gentraj train --help` lists the "
                              "presets")
+        if self.preset is not None and is_path(self.preset):
+            raise ValueError(f"{self.preset} are data, and a preset is expected first, which says what learns from "
+                             f"them; for example: gentraj train iql --dataset {quote(self.preset)}")
         if self.preset is not None:
             return preset(self.preset, " ".join(self.given.get("dataset", ())))
         if self.config is not None:
@@ -131,6 +134,8 @@ class Train(Training):
         folder = self.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
         run = train_run(config, folder=folder, resume=self.resume is not None, processes=processes, device=device)
         if processes.is_main:
+            if short := short_training(config):
+                say(f"{short}; `gentraj train --resume {quote(str(folder))} --steps N` goes on")
             say(f"trained {run.step} steps; the run is in {folder}")
             print_saved(next_command(run, folder))
 

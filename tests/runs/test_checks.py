@@ -17,7 +17,7 @@ from gentraj.data.windows import GoalContext
 from gentraj.envs.making import environment_factory
 from gentraj.runs import DataFacts, RunConfig
 from gentraj.runs.kinds.planner_run import PlannerRun
-from gentraj.runs.kinds.presets import PRESETS
+from gentraj.runs.kinds.presets import PRESETS, short_training
 from gentraj.runs.learn.training import check_data, check_lessons
 
 
@@ -141,3 +141,20 @@ def test_a_plan_of_one_timestep_is_refused() -> None:
     with pytest.raises(ValueError, match="horizon"):
         replace(small.config(), horizon=1)
     assert replace(small.config(), horizon=2).horizon == 2
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_training_of_less_than_half_the_usual_steps_is_called_short(name: str) -> None:
+    def of_steps(steps: int) -> str | None:
+        return short_training(replace(PRESETS[name], training=replace(PRESETS[name].training, steps=steps)))
+
+    assert of_steps(PRESETS[name].training.steps) is None
+    found = of_steps(100)
+    assert found is not None and "100 updates" in found
+    usual = int(found.split()[-1].replace(",", ""))
+    assert 100 < usual <= PRESETS[name].training.steps and of_steps(usual // 2) is None
+
+
+def test_a_training_like_no_preset_is_not_called_short() -> None:
+    own = replace(PRESETS["iql"], policy=replace(PRESETS["iql"].policy, model=PRESETS["bc-gan"].policy.model))
+    assert short_training(replace(own, training=replace(own.training, steps=1))) is None

@@ -31,6 +31,7 @@ from ..kinds.folder import RunFolder, last_evaluations
 from ..kinds.loading import load
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
+from ..kinds.presets import short_training
 from ..kinds.run import ActingConfig, Run, check_widths, environment_of
 from ..kinds.world_run import WorldModelRun
 from .saved_scores import MEASURES, YARDSTICKS, episodes_scored, read_scores
@@ -209,6 +210,8 @@ def score_run(run: Run, config: EvaluationConfig, env: str | None = None, acting
     if why_none and scores["controller"] is None:
         say(f"there is no return of the data to compare with: {why_none}"
             + ("; compare the mean reward of a step" if behaviour else ""))
+    if short := short_training(run.config):
+        say(f"{run.description}: {short}, and more may score higher")
     about = {"behaviour": behaviour, "agent": run.summary, "step": run.step, "steps": run.config.training.steps,
              "sampling": run.sampling(acting.settings, acting.options), "networks": backend_of(run),
              "last_evaluations": last_evaluations(RunFolder(run.folder).curve(), run.step)}

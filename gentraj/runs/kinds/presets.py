@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -150,6 +151,30 @@ def preset(name: str, dataset: str) -> RunConfig:
     one."""
     check_known([name], PRESETS, "preset")
     return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
+
+
+def usual_steps(config: RunConfig) -> int:
+    """The training steps of the presets of the same kinds, the fewest of several; 0 without any."""
+    kinds = set(_kinds(to_json(config)))
+    alike = [each for each in PRESETS.values() if set(_kinds(to_json(each))) == kinds]
+    return min((each.training.steps for each in alike), default=0)
+
+
+def short_training(config: RunConfig) -> str | None:
+    """What is to be said of a training of less than half the usual steps; None of a longer one."""
+    steps, usual = config.training.steps, usual_steps(config)
+    if 2 * steps >= usual:
+        return None
+    return f"{steps:,} updates are few: presets of its kind make {usual:,}"
+
+
+def _kinds(settings: JsonObject, key: str = "") -> Iterator[str]:
+    """The kinds in settings, behind the keys of their groups; those of networks are left out."""
+    for name, value in settings.items():
+        if name == "kind":
+            yield f"{key} {value}"
+        elif isinstance(value, dict) and name != "network":
+            yield from _kinds(value, f"{key}.{name}")
 
 
 def data_settings(name: str, dataset: str) -> JsonObject:
