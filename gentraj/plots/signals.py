@@ -83,10 +83,8 @@ def _column(signals: Sequence[Signals], names: Sequence[str], most: int) -> tupl
     from matplotlib.ticker import MaxNLocator
 
     first_XD = signals[0].x_NTD.reshape(-1, len(names))
-    low_D, high_D = np.fmin.reduce(first_XD), np.fmax.reduce(first_XD)
-    varies_D = high_D - low_D > NEGLIGIBLE * np.maximum(np.abs(low_D), np.abs(high_D))
-    varying = np.flatnonzero(varies_D if varies_D.any() else np.ones(len(names), bool))
-    entries = varying[np.unique(np.linspace(0, len(varying) - 1, min(most, len(varying))).round().astype(int))]
+    low_D = np.fmin.reduce(first_XD)
+    varying, entries = choose_entries(low_D, np.fmax.reduce(first_XD), most)
     figure, axes = panels(len(entries), columns=1, width=7.0, height=0.9)
     first = min(each.step_T[0] for each in signals)
     last = max(each.step_T[-1] for each in signals)
@@ -97,11 +95,20 @@ def _column(signals: Sequence[Signals], names: Sequence[str], most: int) -> tupl
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(3))
         ax.label_outer()
-    axes[-1].set_xlabel("\n".join(["environment steps", *_left_out(names, varying, entries, low_D)]), fontsize=9)
+    axes[-1].set_xlabel("\n".join(["environment steps", *left_out(names, varying, entries, low_D)]), fontsize=9)
     return figure, shown
 
 
-def _left_out(names: Sequence[str], varying: np.ndarray, entries: np.ndarray, low_D: np.ndarray) -> Iterator[str]:
+def choose_entries(low_D: np.ndarray, high_D: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The entries that vary between these values, or all if none does, and at most so many of them, evenly spaced."""
+    varies_D = high_D - low_D > NEGLIGIBLE * np.maximum(np.abs(low_D), np.abs(high_D))
+    if not varies_D.any():
+        varies_D[:] = True
+    varying = np.flatnonzero(varies_D)
+    return varying, varying[np.unique(np.linspace(0, len(varying) - 1, min(most, len(varying))).round().astype(int))]
+
+
+def left_out(names: Sequence[str], varying: np.ndarray, entries: np.ndarray, low_D: np.ndarray) -> Iterator[str]:
     """What is said of the entries without a panel."""
     if len(entries) < len(varying):
         yield f"{len(entries)} of the {len(varying)} entries that vary"
@@ -118,6 +125,12 @@ def _draw(ax: Axes, signals: Signals, entry: int) -> Sequence[Artist]:
     lines = ax.plot(step_T, x_NTD[..., entry].T, color=colour, lw=width, alpha=alpha, zorder=3 - width / 10)
     lines[0].set_label(label)
     return lines
+
+
+def executed(obs_SO: np.ndarray, act_TA: np.ndarray) -> np.ndarray:
+    """(1, S, D) what was observed and done in T = S - 1 steps; no action follows the last observation."""
+    act_SA = np.pad(act_TA.astype(float), ((0, 1), (0, 0)), constant_values=np.nan)
+    return np.concatenate([obs_SO, act_SA], axis=1)[None]
 
 
 def windows_of_data(step_T: np.ndarray, x_NTD: np.ndarray) -> Signals:

@@ -9,12 +9,12 @@ import numpy as np
 
 from gentraj.envs.tasks.maze import Disc
 
-from .drawing import colours_in_words
+from .drawing import Place, colours_in_words, on_floor
 from .driving import SideBySide
 from .export import Download, downloads, world_page
 from .loading import Loaded, agents_like, alike
 from .planning import Answer, ranges
-from .scene import MazeScene, Place, Scene, on_floor, scene_of
+from .scene import MazeScene, Scene, scene_of
 from .session import Session, play
 from .world_view import WorldView
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..plots.style import trust_scale
 from .planning import Answer
@@ -15,7 +16,23 @@ if TYPE_CHECKING:
 
 SEGMENTS_AT_FIRST = 64  # for which a node of lines has room
 TRUST = 4.0  # the trust ratios 1 / TRUST and TRUST are the ends of the colours
+GOAL = CROSSING = "#C8102E"  # red, which no plan has but where it crosses a wall or an obstacle
+THIN = 1.5  # thickness of lines in pixels
+THICK = 4.0
+EDGE = 7.0
 SKY, GROUND = (255, 255, 255), (190, 195, 215)
+
+
+Place = tuple[float, float, float]
+
+
+def on_floor(eye_3: ArrayLike, through_3: ArrayLike, height: float = 0.0) -> np.ndarray | None:
+    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does."""
+    eye = np.array(eye_3, float)
+    ray = np.array(through_3, float) - eye
+    if ray[2] == 0 or (height - eye[2]) / ray[2] <= 0:
+        return None
+    return (eye + ray * (height - eye[2]) / ray[2])[:2]
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -52,8 +52,8 @@ class Drive:
         self.total = 0.0
         self.envs.reset(np.ones(1, bool), [question.settings.seed])
         self.fps = speed(self.envs.env(0))
-        self.decisions: list[tuple[int, Answer]] = []
-        """The plans that the agent made, each with the step before which it made them."""
+        self.decisions: list[Answer] = []
+        """The plans that the agent made."""
         self.newest: Plans | None = None
         if question.obs:
             with suppress(CannotReplay):
@@ -85,7 +85,8 @@ class Drive:
         plans = getattr(self.agent, "last", None)
         if isinstance(self.agent, Planner) and plans is not None and plans is not self.newest:
             self.newest = plans
-            self.decisions.append((self.steps, answer_of(self.loaded, self.question, self.agent, plans)))
+            answer = answer_of(self.loaded, self.question, self.agent, plans)
+            self.decisions.append(replace(answer, made=self.steps))
         result = self.envs.step(act_BA)
         self.actions.append(act_BA[0])
         self.postures.append(self._posture())
@@ -98,7 +99,7 @@ class Drive:
 
     def plan_at(self, step: int) -> Answer | None:
         """The plans that the agent followed after so many steps; None for a policy, and before the first plan."""
-        return next((answer for made, answer in reversed(self.decisions) if made <= step), None)
+        return next((answer for answer in reversed(self.decisions) if answer.made <= step), None)
 
     @property
     def steps(self) -> int:
@@ -124,7 +125,9 @@ class Drive:
             self.envs.goal_BG = goal_G[None].copy()
 
     def _posture(self) -> np.ndarray:
-        """(Q,) the positions of the simulator."""
+        """(Q,) the positions of the simulator; none of one that is not MuJoCo."""
+        if self.loaded.base is None:
+            return np.zeros(0)
         return np.array(simulated(self.envs.env(0).unwrapped).data.qpos)
 
 

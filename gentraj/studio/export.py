@@ -22,7 +22,7 @@ from .loading import Loaded, agents_like
 from .planning import Answer
 from .scene import scene_of
 from .session import Session
-from .world_view import FRAMES_PER_SECOND, Pair
+from .world_view import FRAMES_PER_SECOND, pair_of
 
 if TYPE_CHECKING:
     from viser import ClientHandle, ViserServer
@@ -87,6 +87,9 @@ def video(drive: Drive | None) -> bytes:
     """
     if drive is None:
         raise ValueError("the closed loop has not begun; press Play first")
+    if drive.loaded.base is None:
+        raise ValueError(f"{drive.loaded.factory.env_id} is not MuJoCo's, so it cannot be set to the states of the "
+                         "closed loop again; gentraj evaluate --video has films")
     from mujoco import mj_forward  # pyright: ignore[reportAttributeAccessIssue]
 
     env = rendering(drive.loaded.factory)()
@@ -153,7 +156,7 @@ def world_page(world: Loaded, beside: SideBySide) -> str:
     steps = len(beside.act_TA)
 
     def frames(server: ViserServer) -> Iterator[float]:
-        pair = Pair(server.scene, "/prediction", world)
+        pair = pair_of(server.scene, "/prediction", world)
         server.initial_camera.position, server.initial_camera.look_at = pair.camera
         for step in range(steps + 1):
             pair.draw(beside, step)

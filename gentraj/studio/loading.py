@@ -39,7 +39,7 @@ class Loaded:
     factory: EnvironmentFactory
     space: Box
     base: Any
-    """The MuJoCo environment, whose model is drawn; it is closed."""
+    """The MuJoCo environment, whose model is drawn; it is closed. None for an environment that is not MuJoCo's."""
     goal_radius: float = REACHED
     """The distance from the goal that counts as success."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -110,7 +110,7 @@ def load_runs(folders: Sequence[Path | str], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, named by their folders, whose networks run in `backend`.
 
-    Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
+    Raises `NothingSaved` for a folder without a run, and ValueError for one whose environment is not known.
     """
     runs = [load(folder, device=device) for folder in folders]
     names = short_names([run.folder for run in runs])
@@ -120,8 +120,10 @@ def load_runs(folders: Sequence[Path | str], backend: BackendName = "eager",
 def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
     """Makes a run ready for a studio; the networks of a planner run in `backend`.
 
-    Raises ValueError for a run whose environment is not MuJoCo's.
+    Raises ValueError for a run whose environment is not known.
     """
+    from mujoco import MjModel  # pyright: ignore[reportAttributeAccessIssue]
+
     if run.data.env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from, so the studio cannot "
                          "show it; train it with --env-id")
@@ -129,10 +131,9 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
     env = factory()
     env.close()  # the model stays in memory
     base = simulated(env.unwrapped)
+    if not isinstance(getattr(base, "model", None), MjModel):
+        base = None
     goal_radius = getattr(env.unwrapped, "goal_radius", REACHED)
-    if not hasattr(base, "model"):
-        raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
-                         "mazes and MuJoCo's bodies; see the run with gentraj report")
     if isinstance(run, PlannerRun):
         run = accelerate(run, backend)
     return Loaded(name, run, factory, run.action_space(), base, goal_radius)

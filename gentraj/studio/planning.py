@@ -74,6 +74,8 @@ class Answer:
     chosen: int
     ms: float
     """How long the plan took, in milliseconds."""
+    made: int = 0
+    """The steps of the closed loop before it."""
     value_N: np.ndarray | None = None
     """The values of the plans, where the run has a critic."""
     frames: Sequence[np.ndarray] = ()
@@ -95,6 +97,11 @@ class Answer:
         if self.loaded.kind == "policy":
             return np.ones(self.x_NHD.shape[1] - 1)
         return np.array(self.loaded.run.model.spec.longer(self.x_NHD.shape[1]).gaps[:-1])
+
+    @property
+    def step_H(self) -> np.ndarray:
+        """(H,) the environment steps of the timesteps."""
+        return self.made + np.cumsum([0, *self.gaps]).astype(int)
 
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
@@ -126,7 +133,7 @@ class Answer:
             words = [f"{int((self.ratio_N <= 1).sum())} of {count} plans trusted. The chosen one differs from the "
                      f"data by {self.ratio_N[self.chosen]:.2f} of what is trusted (less is better, above 1 it is not)."]
         if self.value_N is not None:
-            words.append(f"Its value: {self.value_N[self.chosen]:.2f}.")
+            words.append(f"The value of the chosen one: {self.value_N[self.chosen]:.2f} (more is better).")
         if self.route is not None:
             words.append(f"The recorded way to the goal: {self.route.left:.0f} steps (pink).")
         if self.lacks_way:

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gentraj.envs.tasks.maze import Disc, Maze
 
 from ..plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILION
 from .bodies import Body, BodyScene
-from .drawing import Lines, light, plan_colours, rgb, segments
+from .drawing import CROSSING, EDGE, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb, segments
+from .lanes import SignalScene
 from .planning import Answer
 from .session import Session
 
 if TYPE_CHECKING:
     from viser import CylinderHandle, IcosphereHandle, SceneApi, SceneNodeDragEvent
 
-GOAL = CROSSING = "#C8102E"  # red, which no plan has but where it crosses a wall or an obstacle
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
 # Lengths in cells of the maze.
 HEIGHT = 0.25  # of the walls
@@ -31,13 +30,7 @@ CHOSEN = 0.05
 PATH = 0.07
 PLACE = 0.04  # diameter of a place of the roadmap
 GAP = 1.0  # between two mazes
-THIN = 1.5  # thickness of lines in pixels
-THICK = 4.0
-EDGE = 7.0
 BROAD = 8.0
-
-Place = tuple[float, float, float]
-
 
 class Scene(Protocol):
     """What is drawn for one run of a session."""
@@ -53,15 +46,6 @@ class Scene(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def on_floor(eye_3: ArrayLike, through_3: ArrayLike, height: float = 0.0) -> np.ndarray | None:
-    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does."""
-    eye = np.array(eye_3, float)
-    ray = np.array(through_3, float) - eye
-    if ray[2] == 0 or (height - eye[2]) / ray[2] <= 0:
-        return None
-    return (eye + ray * (height - eye[2]) / ray[2])[:2]
 
 
 class MazeScene:
@@ -215,6 +199,8 @@ def scene_of(api: SceneApi, session: Session, side: int = 0, hint: str = "") -> 
     """The scene of a session's chosen run, or of the one beside it (side 1). `hint` stands beside what can be dragged.
     """
     maze = session.loaded.maze
+    if session.loaded.base is None:
+        return SignalScene(api, session, side, hint)
     if maze is not None:
         return MazeScene(api, session, side, maze, hint)
     return BodyScene(api, session, side)

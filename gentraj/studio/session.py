@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -138,14 +138,20 @@ class Session:
 
     def move_start(self, place_2: np.ndarray | Sequence[float]) -> None:
         """Moves the start to the free place that is nearest."""
-        obs_O = np.array(self.obs)
-        obs_O[list(self.loaded.dims)] = self.loaded.nearest_free(place_2)
-        self.obs = tuple(obs_O.tolist())
+        self.start_at(dict(zip(self.loaded.dims, self.loaded.nearest_free(place_2).tolist(), strict=True)))
+
+    def start_at(self, changes: Mapping[int, float]) -> None:
+        """Changes entries of the observation that plans start from."""
+        self.obs = tuple(changes.get(entry, value) for entry, value in enumerate(self.obs))
         self.ask()
 
     def move_goal(self, place_2: np.ndarray | Sequence[float]) -> None:
-        """Moves the goal to the free place that is nearest; a closed loop on its way turns there."""
-        self.goal = (*self.loaded.nearest_free(place_2).tolist(), *self.goal[2:])
+        """Moves the goal to the free place that is nearest."""
+        self.aim_at(dict(enumerate(self.loaded.nearest_free(place_2).tolist())))
+
+    def aim_at(self, changes: Mapping[int, float]) -> None:
+        """Changes entries of the goal; a closed loop on its way turns there."""
+        self.goal = tuple(changes.get(index, value) for index, value in enumerate(self.goal))
         if self.drive is None:
             self.ask()
         else:

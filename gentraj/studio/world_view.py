@@ -14,6 +14,7 @@ from ..progress import one_line
 from .bodies import Body, draw_ground, lane_width, spread
 from .drawing import Lines, light, pieces, rgb, trust_colours
 from .driving import SideBySide, compare_with_simulator
+from .lanes import SignalPair
 from .loading import Loaded, agents_like
 
 if TYPE_CHECKING:
@@ -82,6 +83,13 @@ class Pair:
         return placed(self.model, qpos_MQ)[0][:, moving[0]]
 
 
+def pair_of(api: SceneApi, root: str, world: Loaded) -> Pair | SignalPair:
+    """What shows the simulator and the prediction: bodies, or in an environment that is not MuJoCo's signals."""
+    if world.base is None:
+        return SignalPair(api, root, world)
+    return Pair(api, root, world)
+
+
 class WorldView:
     """The controls of a world model's run and its scene, for one browser; the session's worker does what they ask.
 
@@ -94,7 +102,7 @@ class WorldView:
         self.session = session
         self.world = session.loaded
         self.send = send
-        self.pair = Pair(api, "/prediction", self.world)
+        self.pair = pair_of(api, "/prediction", self.world)
         self.beside: SideBySide | None = None
         self.playing = False
         self.actors = {each.name: each for each in agents_like(self.world, session.runs)}
@@ -187,7 +195,7 @@ class WorldView:
             lines.append(f"trusted for {beside.trusted} steps: {beside.why_T[beside.trusted]}")
         if beside.ended:
             lines.append(f"the simulator's episode ended after {T} steps ({beside.ended})")
-        if beside.predicted_qpos_SQ is None:
+        if beside.predicted_qpos_SQ is None and self.world.base is not None:
             lines.append("the model's observations do not tell a posture, so that its body is not drawn")
         lines.append(self.pair.legend)
         return "  \n".join(lines)

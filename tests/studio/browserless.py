@@ -51,3 +51,14 @@ def until(holds: Callable[[], object], seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def drag(browser: Browserless, node: str, place: tuple[float, float, float]) -> None:
+    """Drags a node of the scene to a place, as a browser reports it."""
+    until(lambda: any(each["type"] == "SetSceneNodeDragBindingsMessage" and each["name"] == node
+                      for each in list(browser.messages)))
+    owner = next(each["owner"] for each in browser.messages if each["type"] == "SetSceneNodeDragBindingsMessage")
+    for phase in ("start", "update", "end"):
+        browser.send("SceneNodeDragMessage", phase=phase, name=node, instance_index=None, start_position=place,
+                     start_screen_pos=(0.5, 0.5), end_position=place, end_screen_pos=(0.5, 0.5), button="left",
+                     modifier=None, owner=owner)

@@ -88,14 +88,14 @@ def test_a_closed_loop_moves_the_body_and_its_plans_along(server: LocalServer, s
         assert scene.frame.position[0] == pytest.approx(-drive.postures[step][0])  # the root stays in the middle
         torso = placed(scene.model, scene.qpos_Q[None])[0][0, 1]
         np.testing.assert_allclose(scene.body.handles[1].batched_positions[0], torso, atol=1e-6)
-    assert [made for made, _ in drive.decisions] == [0, 1, 2, 3, 4]  # it plans in every step
+    assert [answer.made for answer in drive.decisions] == [0, 1, 2, 3, 4]  # it plans in every step
     session.reset()
     scene.draw(None)  # back at the start
     np.testing.assert_allclose(scene.qpos_Q[1:], session.obs[:5], atol=1e-6)
     scene.close()
 
 
-@pytest.mark.filterwarnings("ignore:far outside its data")  # after four steps of training
+@pytest.mark.filterwarnings("ignore::gentraj.ranges.FarFromData")  # after four steps of training
 def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: LocalServer,
                                                                          session: Session) -> None:
     session.choose(session.runs[2])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("viser")
-from browserless import Browserless, until
+from browserless import Browserless, drag, until
 from forked import Forked
 from small import gentraj
 from websockets.exceptions import InvalidStatus
@@ -34,18 +34,6 @@ def studio(small_run: Path) -> Iterator[Studio]:
     studio.stop()
 
 
-def drag(browser: Browserless, node: str, x: float, y: float) -> None:
-    """Drags a node of the scene to a place on the floor, as a browser reports it."""
-    until(lambda: any(each["type"] == "SetSceneNodeDragBindingsMessage" and each["name"] == node
-                      for each in list(browser.messages)))
-    owner = next(each["owner"] for each in browser.messages if each["type"] == "SetSceneNodeDragBindingsMessage")
-    place = (x, y, 0.12)
-    for phase in ("start", "update", "end"):
-        browser.send("SceneNodeDragMessage", phase=phase, name=node, instance_index=None, start_position=place,
-                     start_screen_pos=(0.5, 0.5), end_position=place, end_screen_pos=(0.5, 0.5), button="left",
-                     modifier=None, owner=owner)
-
-
 def studio_threads() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if each.name == "studio"}
 
@@ -55,7 +43,7 @@ def test_browsers_drag_and_leave_and_nothing_is_left(studio: Studio) -> None:
     browsers = [Browserless(studio.server.get_port()) for _ in range(2)]
     until(lambda: len(studio.views) == 2)
     for browser, goal in zip(browsers, ((1.0, -1.0), (1.0, 1.0)), strict=True):
-        drag(browser, "/run0/goal", *goal)
+        drag(browser, "/run0/goal", (*goal, 0.12))
     sessions = [studio.views[number].session for number in sorted(studio.views)]  # in the order of the browsers
     until(lambda: all(np.isclose(each.goal[0], 1) for each in sessions))
     for session, goal in zip(sessions, ((1.0, -1.0), (1.0, 1.0)), strict=True):

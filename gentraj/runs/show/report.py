@@ -25,7 +25,7 @@ from ...files import check_output, short_names
 from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
 from ...plots.page import Beside, Picture, Table, show, write_report
-from ...plots.signals import Signals, denoising_signals, plot_signals, windows_of_data
+from ...plots.signals import Signals, denoising_signals, executed, plot_signals, windows_of_data
 from ...plots.style import BLUE, GREEN, ORANGE, Floor
 from ...progress import bar, busy, one_line, say
 from ...randomness import unfold
@@ -331,9 +331,7 @@ class Drawing:
         """What was observed and done in the first episode, and what a planner plans from some of its observations."""
         episode = next(iter(played.recorded or []))
         steps, width = len(episode.act), len(self.names)
-        x_1TD = np.full((1, steps + 1, width), np.nan)
-        x_1TD[0, :, : self.run.data.obs_dim] = episode.obs
-        x_1TD[0, :-1, self.run.data.obs_dim :] = episode.act
+        x_1TD = executed(episode.obs, episode.act)
         signals = [Signals("executed", np.arange(steps + 1), x_1TD, BLUE, 2.2)]
         caption = f"What was observed and done, {outcomes(played)[0]}; the limits are those of the action space."
         goal_TG = episode.extras.get("goal")
