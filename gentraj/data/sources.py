@@ -21,6 +21,7 @@ import numpy as np
 from ..files import check_output
 from ..progress import busy
 from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d3rlpy, save_d4rl
+from .ends import ends_like_any
 from .episodes import DataError, Episodes, Fields, last_steps, npz_fields, open_npz, problems, save_npz, wrong_shapes
 from .lerobot import INFO, PREFIX, is_lerobot_folder, read_lerobot
 from .minari_io import check_new_id, is_minari, local_ids, read_minari, save_minari
@@ -256,7 +257,8 @@ def _summary(e: Episodes) -> Iterator[str]:
     for name, values in (("length", e.lengths), ("return", e.returns)):
         yield (f"{name:<12} {values.min():g} to {values.max():g}, median {np.median(values):g}, mean "
                f"{values.mean():g}")
-    yield "end          " + ", ".join(f"{np.count_nonzero(v):,} {k}" for k, v in ends.items() if v.any())
+    note = "; terminations look like places where others go on" if ends_like_any(e) else ""
+    yield "end          " + ", ".join(f"{np.count_nonzero(v):,} {k}" for k, v in ends.items() if v.any()) + note
     yield f"goal         {goals}{', a goal beside every observation' if 'goal' in e.extras else ''}"
 
 

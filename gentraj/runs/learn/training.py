@@ -21,6 +21,7 @@ from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject, to_json, with_settings
 from ...data import Episodes, load_episodes
+from ...data.ends import ends_like_any
 from ...data.episodes import last_steps
 from ...data.sources import resolve_paths
 from ...device import pick_device
@@ -234,6 +235,10 @@ def check_lessons(config: RunConfig, episodes: Episodes) -> None:
         warnings.warn(f"{episodes.name}: {open_ended.sum()} of {len(episodes)} episodes end without a flag, and count "
                       "as truncated, as if they went on; mark as terminated those that ended for good, such as in a "
                       "fall or at the goal, and as truncated the others", stacklevel=3)
+    if ends_like_any(episodes):
+        warnings.warn(f"{episodes.name}: {episodes.terminated.sum()} steps are terminated, and what they lead to looks "
+                      "like what others go on from; if they are time limits, cuts or the end of a recording, mark them "
+                      "as truncated, as nothing that comes after a terminated step counts", stacklevel=3)
 
 
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
