@@ -306,7 +306,7 @@ def wrong_values(e: Episodes) -> Iterator[str]:
         names = {"obs": e.obs_names, "act": e.act_names}.get(key, ())
         entry = entry_word(key, at[0], names) if at else key
         yield (f"{locate(e, int(rows[0]), key)}: {entry} is {row[tuple(at)]} in float32; finite numbers below 3.4e38 "
-               f"are expected (rows affected: {len(rows)})")
+               f"are expected (rows affected: {len(rows)}); fill them in, or cut the episode there, truncated")
     for key in ("terminated", "truncated"):
         inside = getattr(e, key) & ~last_steps(e.lengths)
         if inside.any():

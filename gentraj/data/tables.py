@@ -20,7 +20,7 @@ from .episodes import DataError, Episodes, as_flags
 
 SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;", ".parquet": ""}
 """What may separate the columns, by the end of a file's name."""
-JITTER = 0.5  # of the usual time between two rows, by which it may differ
+TIME_TOLERANCE = 0.5  # of the usual time between two rows, by which it may differ
 
 
 def is_table(source: str | Path) -> bool:
@@ -138,7 +138,7 @@ def _jumps(time_N: np.ndarray, new_N: np.ndarray) -> np.ndarray:
         return ~new_N
     gap_N = np.diff(time_N, prepend=np.nan)
     usual = np.median(gap_N[~new_N & np.isfinite(gap_N)])
-    return ~new_N & ~(np.abs(gap_N - usual) <= JITTER * usual)
+    return ~new_N & ~(np.abs(gap_N - usual) <= TIME_TOLERANCE * usual)
 
 
 def _columns(path: Path, numbers: Sequence[str], others: Sequence[str], words: str | None) -> dict[str, np.ndarray]:
