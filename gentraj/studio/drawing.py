@@ -67,7 +67,7 @@ def plan_colours(answer: Answer) -> np.ndarray:
 def colours_in_words(answer: Answer) -> str:
     """What `plan_colours` mean."""
     if answer.loaded.kind == "policy":
-        return "A policy plans nothing: its path is what it does next in the simulator."
+        return "A policy plans nothing: what is drawn is what it would do in the simulator."
     if answer.value_N is not None:
         return "Plans are dark where their value is low and yellow where it is high."
     return "Blue plans are trusted and orange ones are not: the darker, the farther from the limit between them."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..plots.signals import choose_entries, executed, left_out
-from ..plots.style import BLUE, GREEN, GREY, INK
+from ..plots.style import BLUE, GREEN, GREY
 from ..runs.show.floor import entry_names
 from .drawing import EDGE, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb, trust_colours
 from .driving import SideBySide
@@ -200,7 +200,7 @@ class SignalScene:
             ball.put(step, self.session.obs[entry])
         for index, ball in self.goals.items():
             ball.put(last, self.session.goal[index])
-        for name in ("executed", "plans", "outline", "chosen"):
+        for name in ("executed", "plans", "chosen"):
             self.lanes.hide(name)
         if drive is not None and step:
             x_1TD = executed(np.array(drive.path[: step + 1]), np.array(drive.actions[:step]))
@@ -216,9 +216,9 @@ class SignalScene:
         x_NHD = np.where(after_NH[..., None], np.nan, x_NHD)
         colours_N13 = plan_colours(answer)[:, None]
         chosen = slice(answer.chosen, answer.chosen + 1)
-        self.lanes.draw("plans", answer.step_H, x_NHD, colours_N13, THIN)
-        self.lanes.draw("outline", answer.step_H, x_NHD[chosen], np.array(rgb(INK)), EDGE)
-        self.lanes.draw("chosen", answer.step_H, x_NHD[chosen], colours_N13[chosen], THICK)
+        step_H = answer.step_H[: x_NHD.shape[1]]  # a plan that was made longer has frames of its first part
+        self.lanes.draw("plans", step_H, x_NHD, colours_N13, THIN)
+        self.lanes.draw("chosen", step_H, x_NHD[chosen], colours_N13[chosen], THICK)
 
     def _asks(self, change: Callable[[dict[int, float]], None], index: int) -> Callable[[float], None]:
         """A function that has the session change one entry to a value."""

@@ -126,7 +126,7 @@ class Answer:
     def __str__(self) -> str:
         """The plans in words."""
         if self.loaded.kind == "policy":
-            return f"The policy plans nothing; these are its next {self.x_NHD.shape[1] - 1} steps."
+            return f"These are its next {self.x_NHD.shape[1] - 1} steps."
         count = len(self.ratio_N)
         words = [f"{count} plans, of a run without a measure of trust."]
         if self.ratio_N.any():
