@@ -38,6 +38,7 @@ from ..config import (
     with_settings,
 )
 from ..data.sources import is_path
+from ..data.tables import is_table
 from ..device import pick_device
 from ..diffusion.diffusion_model import GridName, SamplerName
 from ..experiments.pools import LocalProcesses, Pool, RayTasks
@@ -245,8 +246,10 @@ def read(command: type[Command], words: Sequence[str]) -> Given:
             given[key], arguments = arguments[:number], arguments[number:]
     if arguments:
         names = " ".join(option.name for option in options.values() if option.is_argument)
-        meant = f"; if it holds the data, give --dataset {quote(arguments[0])}" if is_path(arguments[0]) else ""
-        raise Misuse(f"'{arguments[0]}' is an argument too many; expected: {names or 'none'}{meant}")
+        word, meant = arguments[0], ""
+        if is_path(word) or is_table(word):
+            meant = f"; if it holds the data, give --dataset {quote(word)}"
+        raise Misuse(f"'{word}' is an argument too many; expected: {names or 'none'}{meant}")
     return given
 
 

@@ -74,6 +74,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze-umaze --model.learning-rate nan", "--model.learning-rate is 'nan'"),
     ("evaluate run --acting.replan 0", "--acting.replan is 0; "),
     ("evaluate run run", "'run' is an argument too many"),
+    ("train iql plant.csv", "--dataset plant.csv"), ("train iql --dataset plant.csv", "gentraj data import plant.csv"),
     ("train iql plant.npz", "--dataset plant.npz"), ("train plant.npz", "gentraj train iql --dataset plant.npz"),
     ("evaluate --run run", "--run is unknown; RUN is an argument"),
     ("evaluate run --episodes", "--episodes has no value"),
