@@ -21,7 +21,7 @@ from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import print_saved, say
 from ..runs.kinds.folder import RunFolder
-from ..runs.kinds.presets import PRESETS, listing, preset, short_training, with_components
+from ..runs.kinds.presets import PRESETS, listing, preset, short_training, usual_steps, with_components
 from ..runs.kinds.run import Run, RunConfig
 from ..runs.kinds.world_run import WorldModelRun
 from ..runs.learn.training import prepare, untrained_agent
@@ -135,7 +135,7 @@ class Train(Training):
         run = train_run(config, folder=folder, resume=self.resume is not None, processes=processes, device=device)
         if processes.is_main:
             if short := short_training(config):
-                say(f"{short}; `gentraj train --resume {quote(str(folder))} --steps N` goes on")
+                say(f"{short}; `gentraj train --resume {quote(str(folder))} --steps {usual_steps(config)}` goes on")
             say(f"trained {run.step} steps; the run is in {folder}")
             print_saved(next_command(run, folder))
 
