@@ -57,7 +57,7 @@ def device_of(model: object) -> torch.device:
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """The tensor on another device. It goes to a GPU by way of page-locked memory, so that the host does not wait."""
     if device.type == "cuda" and x.is_cpu:
-        return x.pin_memory().to(device, non_blocking=True)
+        return x.contiguous().pin_memory().to(device, non_blocking=True)  # a view may repeat elements
     return x.to(device)
 
 

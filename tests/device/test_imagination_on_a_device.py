@@ -32,7 +32,9 @@ def test_imagination_waits_when_it_is_done(config: PolicyConfig, goal_dim: int) 
         actor = ACTORS.get(type(policy), Actor)(policy, -np.ones(2), np.ones(2))
         agent = Imagination(actor, world, ImaginationConfig(candidates=3, horizon=STEPS), value=PolicyValue.of(policy))
         obs_BO, act_BTA = torch.zeros(2, 3), torch.zeros(2, STEPS, 2)
-        goal_BG = torch.ones(2, goal_dim)
+        goal_BG = None
+        if goal_dim:
+            goal_BG = torch.ones(2, goal_dim)
         agent.reset([0, 1])
         for _ in range(2):  # at first, some things are made once
             with counted() as waits:

@@ -113,7 +113,7 @@ def planner(executor: Executor) -> Agent:
 
 def policy(executor: Executor) -> Agent:
     config = narrow(PRESETS["diffusion-policy"][1])
-    made = BC(config, StateActionScales.blank(4, 2, 0)).to(DEVICE)
+    made = BC(config, StateActionScales.blank(4, 2, 2)).to(DEVICE)
     return RealTimeActor(Actor(made, -np.ones(2), np.ones(2)), Deadline(0.05, executor=executor))
 
 
