@@ -71,8 +71,8 @@ class Imagination(EpisodicAgent):
             past = agent.config.history
         if past:
             raise ValueError("imagination lets an agent decide anew in each state, and this one remembers the steps "
-                             "before it; give one that was trained with --history 1 and --past-actions 0, or a planner "
-                             "with --planner.history 0")
+                             "before it; give one that was trained with history=1 and past_actions=0, or a planner "
+                             "with planner.history=0")
         self.agent, self.world = agent, world
         self.ranges = agent.ranges
         self.device = device_of(world)

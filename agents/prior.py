@@ -59,7 +59,7 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: S
     spec, device = model.spec, device_of(model)
     if not spec.act_dim or spec.spacing != 1:
         raise ValueError("a prior of actions needs trajectories with actions, and timesteps one environment step "
-                         f"apart; these are of {spec}: train a run with --joint --stride 1")
+                         f"apart; these are of {spec}: train a run with joint=True and stride=1")
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Seeds) -> Tensor:
         start = Condition.empty(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))

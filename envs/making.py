@@ -369,8 +369,8 @@ def _registered(env_id: str) -> dict[str, Any]:
     if not isinstance(env_id, str) or env_id not in registry:
         module, colon, name = str(env_id).rpartition(":")
         if colon:
-            raise ValueError(f"unknown environment '{env_id}'; only a command line may name a module: import {module} "
-                             f"yourself, or give --import {module}, and name {name}")
+            raise ValueError(f"unknown environment '{env_id}'; data name no modules: import {module} before, and "
+                             f"name {name}, or give env={env_id}")
         near = _near(str(env_id), [*TASKS, *registry])
         advice = "give a Gymnasium id or a task that `gentraj data list` shows."
         missing = missing_packages()
@@ -378,8 +378,8 @@ def _registered(env_id: str) -> dict[str, Any]:
             advice = f"{' and '.join(missing)} may have it and is not installed: pip install {' '.join(missing)}."
         elif near:
             advice = f"did you mean {' or '.join(near)}?"
-        raise ValueError(f"unknown environment '{env_id!s:.80}'; {advice} An environment of your own needs "
-                         "--import MODULE, the module that registers it")
+        raise ValueError(f"unknown environment '{env_id!s:.80}'; {advice} Import the module that "
+                         "registers an environment of your own, as by env=MODULE:ID")
     return copy.deepcopy(registry[env_id].kwargs)
 
 
@@ -398,6 +398,6 @@ def _time_limit(factory: EnvironmentFactory) -> int:
         return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.pointmaze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
-        raise ValueError(f"{factory.env_id} has no time limit; give max_episode_steps=N, on the command line "
-                         "behind --env-kwargs, or register it with max_episode_steps")
+        raise ValueError(f"{factory.env_id} has no time limit; give max_episode_steps=N, or register "
+                         "it with max_episode_steps")
     return limit

@@ -56,7 +56,7 @@ class PlanTracker:
                              f"{config.rest_dims}")
         if config.actions == "joint" and not self.spec.act_dim:
             raise ValueError("planner.actions is 'joint', which needs a model of observations and actions; this "
-                             "model has no actions, so leave it out, or train with --joint")
+                             "model has no actions, so leave it out, or train with joint=True")
         if config.actions == "inverse":
             if self.inverse is None:
                 raise ValueError("planner.actions is 'inverse', which needs inverse dynamics; train them, or set it to "

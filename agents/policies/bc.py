@@ -72,7 +72,7 @@ class BC(Policy[BCConfig]):
             return
         if not scales.context_dim:
             raise ValueError(f"policy.context_dropout is {config.context_dropout:g}, and there is no goal to drop; "
-                             "leave policy.context_dropout out, or draw goals by --context.goals hindsight")
+                             "leave policy.context_dropout out, or draw goals by context.goals=hindsight")
         spec = replace(self.window_spec, obs_dim=scales.obs_dim)
         self.model = ActionModel(spec, config.model, scales.context_dim, config.context_dropout, config.max_delay)
 

@@ -58,8 +58,8 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     except ValueError as error:
         return None, f"the data's environment cannot be made here: {error}"
     if own is None:
-        return None, (f"the data do not name their environment; if it is {factory.env_id}, train with --env-id "
-                      f"{factory.env_id}")
+        return None, (f"the data do not name their environment; if it is {factory.env_id}, name it as "
+                      "that of the training")
     if (own.env_id, own.kwargs) != (factory.env_id, factory.kwargs):
         return None, f"the data are not of {factory.env_id} as it is here; they come from {own.env_id}"
     if env and (lost := lost_wrappers(env)):

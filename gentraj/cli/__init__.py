@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -68,13 +69,35 @@ COMMANDS = {
 """The class of each command, MODULE:CLASS of this package; its module is imported when the command runs."""
 
 
+SAME = ("arrival", "context", "dataset", "goal", "held_out", "history", "horizon", "joint", "num", "out",
+        "past_actions", "resume", "start", "stride", "video")
+OPTIONS = {name: f"--{name.replace('_', '-')}" for name in SAME} | {
+    "env": "--env-id", "max_episode_steps": "--env-kwargs max_episode_steps=", "path": "--out",
+    "training.eval_every": "--eval-every", "training.steps": "--steps"}
+"""The options of the arguments of Python that messages name as `env=`. Settings have their dotted keys."""
+ARGUMENT = re.compile(rf"(?<![-\w./(])({'|'.join(map(re.escape, OPTIONS))}|[a-z_]+(?:\.[a-z_]+)+)=([^\s;,)]*)")
+
+
+def in_options(message: str) -> str:
+    """A message in the words of the command line: `env=` is --env-id, `joint=True` is --joint and `model.width=8` is
+    --model.width 8."""
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        known = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        if value == "True" or known.endswith("="):
+            return known + value.removeprefix("True")
+        return f"{known} {value}".rstrip()
+
+    return ARGUMENT.sub(option, message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which `gentraj --help` explains.
 
     Expected errors become one line on stderr, unless the environment variable GENTRAJ_TRACEBACK is set: then they are
     raised, as a bug always is.
     """
-    warnings.showwarning = lambda message, *_: _tell(f"gentraj: {message}")
+    warnings.showwarning = lambda message, *_: _tell(f"gentraj: {in_options(str(message))}")
     if isinstance(sys.stdout, TextIOWrapper):
         with suppress(OSError):  # a file whose number is that of a pipe by now has no position
             sys.stdout.reconfigure(errors="backslashreplace")  # for letters of a path that its encoding lacks
@@ -160,5 +183,5 @@ def _call(words: list[str]) -> None:
 
 
 def _fail(code: int, message: str) -> int:
-    _tell(f"gentraj: error: {' '.join(message.split())}")
+    _tell(f"gentraj: error: {in_options(' '.join(message.split()))}")
     return code

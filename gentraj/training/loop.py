@@ -56,7 +56,7 @@ class Interrupted(RuntimeError):
 
     def __init__(self, received: int, step: int):
         super().__init__(f"stopped by {signal.Signals(received).name} at step {step}, which is saved; "
-                         "go on with --resume")
+                         "go on with resume=True")
         self.exit_code = 128 + received
 
 
@@ -279,8 +279,8 @@ class Trainer:
         """Locks the folder until `fit` ends. Raises `CheckpointError` where a training would be overwritten."""
         self.held.enter_context(run_lock(self.folder))
         if not goes_on and has_checkpoints(self.folder):
-            raise CheckpointError(f"{self.folder}: holds a training already; continue it by --resume (resume=True in "
-                                  "Python), or take another folder")
+            raise CheckpointError(f"{self.folder}: holds a training already; continue it by resume=True, or take "
+                                  "another folder")
 
     def begin(self, resume: bool) -> Sums:
         """Gives all processes the same weights, of the newest checkpoint on `resume`, and has the folder written.

@@ -106,6 +106,24 @@ def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: 
     assert err.endswith(f"trained 6 steps; the run is in {tmp_path}/a run\n")
 
 
+@pytest.mark.parametrize(("python", "options"), [
+    ("give env=, or leave training.eval_every= out", "give --env-id, or leave --eval-every out"),
+    ("train with joint=True and stride=1; or", "train with --joint and --stride 1; or"),
+    ("by conditioning.goal_dims=, or conditioning.goal=0", "by --conditioning.goal-dims, or --conditioning.goal 0"),
+    ("give max_episode_steps=N, or register it", "give --env-kwargs max_episode_steps=N, or register it"),
+    ("Fault(goal=3): gravity=2 is not make(run=...) of runs/family=gan", None)])
+def test_arguments_of_python_in_messages_are_options_on_the_command_line(python: str, options: str | None) -> None:
+    assert cli.in_options(python) == (options or python)
+
+
+def test_the_same_fault_is_told_in_python_s_words_and_in_options(small_run: Path, tmp_path: Path,
+                                                                 capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(ValueError, match=r"out= is .*, which is a folder"):
+        load(small_run).evaluate(out=tmp_path)
+    assert gentraj("evaluate", small_run, "--out", tmp_path) == 2
+    assert f"error: --out is {tmp_path}, which is a folder" in capsys.readouterr().err
+
+
 # -- sample
 
 

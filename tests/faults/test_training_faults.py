@@ -45,7 +45,7 @@ def test_a_signal_saves_at_that_very_step_and_resuming_gives_the_same_bits(
     if not whole.exists():
         run_tiny(whole)
     folder = tmp_path_factory.mktemp("run")
-    with pytest.raises(Interrupted, match=f"at step {at + 1}, which is saved; go on with --resume") as error:
+    with pytest.raises(Interrupted, match=f"at step {at + 1}, which is saved; go on with resume=True") as error:
         run_tiny(folder, component=harmed(at, kill(number, signal.SIGTERM)))  # a later SIGTERM says nothing new
     assert error.value.exit_code == 128 + number
     assert load(folder).step == read_metrics(folder)[-1]["step"] == at + 1

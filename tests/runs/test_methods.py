@@ -44,6 +44,9 @@ def test_samples_start_where_an_observation_is(run: gentraj.runs.Run) -> None:
     for wrong in ({"obs": start}, "start", np.stack([start, start])):
         with pytest.raises(ValueError, match=r"start is .* numbers"):
             run.sample(wrong)  # pyright: ignore[reportArgumentType]
+    for wrong in (0, "4"):
+        with pytest.raises(ValueError, match="num= is"):
+            run.sample(start, wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_program_is_written_where_its_name_is_known_and_its_packages_are_there(

@@ -105,7 +105,7 @@ def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: P
 def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(hopper_file: Path, tmp_path: Path) -> None:
     config = tiny("veteran+", hopper_file)
     remembers = replace(config.planner, history=2)
-    with pytest.raises(ValueError, match=r"planner.history is 2, .* --conditioning.prefix"):
+    with pytest.raises(ValueError, match=r"planner.history is 2, .* conditioning.prefix"):
         replace(config, planner=remembers)
     mix = replace(config.conditioning, prefix=0.5)
     check(replace(config, conditioning=mix, planner=remembers), tmp_path, 11)
@@ -170,7 +170,7 @@ def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment
     config = tiny("goals", hopper_file)
     config = replace(config, conditioning=replace(config.conditioning, goal_dims=(0,)))
     in_time = replace(config, training=replace(config.training, eval_every=1))
-    with pytest.raises(ValueError, match=r"--eval-every .* goals \(entries \(0,\) of .*, and Hopper-v5 gives none"):
+    with pytest.raises(ValueError, match=r"eval_every= .* goals \(entries \(0,\) of .*, and Hopper-v5 gives none"):
         runs.train(in_time, folder=tmp_path / "run", progress=False)
     run = runs.train(config, folder=tmp_path / "run", progress=False)
     assert run.data.goal_dims == (0,)

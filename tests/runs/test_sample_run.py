@@ -21,9 +21,9 @@ def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path:
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ({"arrival": 3}, "give --goal too"),
-    ({"guidance": 3.0}, "needs a context"), ({"start": (1.0, 1.0, 0.0)}, "--start has 3 numbers; 4"),
-    ({"context": (1.0,)}, r"--context has 1 numbers; 0 \(no context\) are expected")])
+    ({"arrival": 3}, "give goal=, too"),
+    ({"guidance": 3.0}, "needs a context"), ({"start": (1.0, 1.0, 0.0)}, "start= has 3 numbers; 4"),
+    ({"context": (1.0,)}, r"context= has 1 numbers; 0 \(no context\) are expected")])
 def test_what_does_not_fit_the_run_is_refused(given: dict, message: str, small_run: Path) -> None:
     with pytest.raises(ValueError, match=message):
         load(small_run).sample(num=2, **given)

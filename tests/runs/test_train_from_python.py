@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from test_policy_runs import tiny
 
 import gentraj
 from gentraj.config import to_json
-from gentraj.data import Episodes, save_npz
+from gentraj.data import DataError, Episodes, save_npz
 from gentraj.runs import PolicyRunConfig, Run
 
 SETTINGS = {"policy.batch_size": 8, "training.warmup": 2}
@@ -24,6 +25,15 @@ def brief(*given: Any, **options: Any) -> Run:
 
 def weights(run: Run) -> list[torch.Tensor]:
     return [*run.main.parameters()]
+
+
+def test_arrays_that_were_changed_after_their_check_are_named_before_a_training(hopper: Episodes,
+                                                                                tmp_path: Path) -> None:
+    data = replace(hopper, obs=hopper.obs.copy(), validate=True)
+    data.obs[3, 1] = torch.nan
+    with pytest.raises(DataError, match=r"episode 0, step 3: obs\[1\] is nan"):
+        brief("bc-gaussian", data, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_preset_with_settings_by_their_keys_is_the_run_of_the_command(hopper: Episodes, tmp_path: Path) -> None:

@@ -111,14 +111,14 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
     steps = [step for step in saved_steps(folder) if step]
     if len(steps) < 2:
         raise ValueError(f"{folder}: {'one trained checkpoint' if steps else 'no trained checkpoint'} was found, and "
-                         "at least 2 are needed to choose among them; train with --training.keep 10 "
-                         "--training.save-every N, where N is a tenth of --steps")
+                         "at least 2 are needed to choose among them; train with training.keep=10 "
+                         "training.save_every=N, where N is a tenth of training.steps=")
     by_step, left_out = dict[int, dict[str, float]](), dict[str, str]()
     parts, episodes = data_of(last), read_data(last.config, folder).real()
     world = world_for(last, config.world, device)
     points = decision_points(last, episodes, config, left_out)
     if not last.config.held_out:
-        left_out["losses on held-out data"] = "nothing was held out; train with --held-out 0.05"
+        left_out["losses on held-out data"] = "nothing was held out; train with held_out=0.05"
     acts = list[Tensor]()
     for step in steps:
         run = load(folder, step=step, device=device)

@@ -132,8 +132,8 @@ class Scores(dict[str, Any]):
     def _notes(self) -> Iterator[str]:
         """Yields what is to be known of the scores, in lines."""
         if self["episodes"] < FEW_EPISODES:
-            yield (f"the interval cannot be relied on, as it is of too few episodes ({self['episodes']}); give "
-                   f"--episodes {FEW_EPISODES} or more")
+            yield (f"the interval cannot be relied on, as it is of too few episodes ({self['episodes']}); play "
+                   f"{FEW_EPISODES} or more")
         if self.get("step", 0) < self.get("steps", 0):
             yield f"of a training that is not finished: step {self['step']:,} of {self['steps']:,}"
         if last := self.get("last_evaluations"):
@@ -179,11 +179,11 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | None = None, episo
         what = load(what)
     path = None if out is None else Path(out)
     if isinstance(what, Run):
-        check_output(path or what.folder / RunFolder.EVALUATION, "--out")
+        check_output(path or what.folder / RunFolder.EVALUATION, "out=")
     elif path is not None:
-        check_output(path, "--out")
+        check_output(path, "out=")
     if video is not None:
-        check_folder(Path(video), "--video")
+        check_folder(Path(video), "video=")
     with videos(Path(video), FILMED) if video else nullcontext() as watch:
         if isinstance(what, Run):
             scores = score_run(what, config, env, acting or OWN_ACTING, play=play, watch=watch, progress=progress)

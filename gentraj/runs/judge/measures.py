@@ -48,7 +48,7 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     `load_episodes` raises.
     """
     if num < LEAST:
-        raise ValueError(f"--num is {num}; at least {LEAST} trajectories are needed to compare them with data")
+        raise ValueError(f"num= is {num}; at least {LEAST} trajectories are needed to compare them with data")
     run = of_kind(run, PlannerRun)  # raises ValueError for a policy, which has no trajectories to measure
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
@@ -85,7 +85,7 @@ def choose_windows(run: PlannerRun, dataset: str | None, most: int, seed: int) -
         spec = run.model.spec
         raise ValueError(f"{dataset or run.folder}: only {len(windows.x_BHD)} windows of {spec.horizon} timesteps, "
                          f"{spec.spacing} environment steps apart, lie whole in an episode; at least {2 * LEAST} are "
-                         "needed, give a --dataset of longer or more episodes")
+                         "needed, give a dataset= of longer or more episodes")
     return windows, different.x_BHD
 
 

@@ -145,7 +145,7 @@ def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
                          "planner.select to 'value' in its place")
     if planner.history and not config.conditioning.prefix:
         raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
-                         "timesteps; train one with --conditioning.prefix 0.5")
+                         "timesteps; train one with conditioning.prefix=0.5")
     if planner.guidance == "classifier-free" and config.model.DIRECT:
         raise ValueError("planner.guidance is 'classifier-free', which changes what a model denoises, and a model of "
                          f"the family {family(config.model)} does not denoise; set another guidance, or take a "
@@ -225,7 +225,7 @@ class PlannerRun(Run[PlannerRunConfig]):
             raise ValueError(f"{episodes.name} does not say which entries of an observation make a goal, and these "
                              f"settings plan for goals (conditioning.goal is {config.conditioning.goal:g}); take "
                              "veteran+ or diffuser, which plan for returns, name the entries by "
-                             "--conditioning.goal-dims, or plan without goals by --conditioning.goal 0")
+                             "conditioning.goal_dims=, or plan without goals by conditioning.goal=0")
         if config.context.goals and list(goal_dims) != goal_entries(episodes):
             raise ValueError(f"goals in hindsight have the entries {goal_entries(episodes)} of an observation, which "
                              f"{episodes.name} names, and the planner's goals {list(goal_dims)}; name the same in both")
@@ -378,6 +378,6 @@ def timesteps(config: PlannerRunConfig, episodes: Episodes) -> tuple[int, int | 
     longest = int(episodes.lengths.max())
     if span > longest:
         warnings.warn(f"{episodes.name}: {horizon} timesteps span {span} environment steps, and the longest episode "
-                      f"has {longest}, so that the end of each trajectory is padding; give a shorter --horizon or a "
-                      "smaller --stride", stacklevel=3)
+                      f"has {longest}, so that the end of each trajectory is padding; give a shorter horizon= or a "
+                      "smaller stride=", stacklevel=3)
     return horizon, stride

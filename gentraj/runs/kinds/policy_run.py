@@ -100,7 +100,7 @@ class PolicyRun(Run[PolicyRunConfig]):
             return config, replace(GOAL, goals=config.context.goals)
         if episodes.goal_dims:  # a policy sees short windows, whose last observation is no goal
             raise ValueError(f"{episodes.name}: a policy must be conditioned on the goal, and these data do not record "
-                             "the goal of each step (extras 'goal'); draw goals by --context.goals hindsight")
+                             "the goal of each step (extras 'goal'); draw goals by context.goals=hindsight")
         return config, ContextConfig()
 
     @property

@@ -422,7 +422,7 @@ def steps_done(run: Run) -> str:
 def environment_of(run: Run, env_id: str | None = None) -> str:
     """`env_id`, or else the environment of the run's data. Raises ValueError if the data name none."""
     if (env := env_id or run.data.env) is None:
-        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give env=")
     return env
 
 

@@ -20,9 +20,9 @@ from gentraj.envs.making import environment_factory, imported, lost_wrappers, tr
 from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject, to_json, with_settings
-from ...data import Episodes, load_episodes
+from ...data import DataError, Episodes, load_episodes
 from ...data.ends import ends_like_any
-from ...data.episodes import last_steps
+from ...data.episodes import last_steps, problems
 from ...data.sources import resolve_paths
 from ...device import pick_device
 from ...progress import counted, one_line, say
@@ -200,6 +200,9 @@ def prepare(config: RunConfig, *, data: Episodes | None = None, record: bool = T
     if data is None and not config.dataset:
         raise ValueError("there are no data to train on; give data=, a path, a name that `gentraj data list` shows, or "
                          "Episodes")
+    if data is not None:
+        for problem in problems(data):  # of arrays that were changed since
+            raise DataError(problem)
     joined, returns = read_datasets(config, record=record) if data is None else join(config, [data])
     kind = run_class(config)
     parts = kind.split(config, joined)
@@ -260,23 +263,23 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
         if lost := lost_wrappers(data.env):
             warnings.warn(f"{episodes.name}: the data were recorded with the wrappers {', '.join(lost)}, without which "
                           "their environment is made here, so that observations or actions may have other units; "
-                          "register an environment with these additional_wrappers, and name it by --env-id",
+                          "register an environment with these additional_wrappers, and name it by env=",
                           stacklevel=3)
     envs = check_fit(data, data.env)
     goal = episodes.extras.get("goal")
     if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
         raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
-                         f"{envs.goal_dim}; name the environment of the data by --env-id")
+                         f"{envs.goal_dim}; name the environment of the data by env=")
     if found := outside(episodes.act, (envs.action_space,)):
         share, example, _ = found
         warnings.warn(f"{episodes.name}: {share} of the actions lie outside the action space of {envs.env_id}, "
                       f"{envs.action_space}, such as {example}; the agent stays inside it: scale the actions to its "
-                      "units, or name the environment of the data by --env-id", stacklevel=3)
+                      "units, or name the environment of the data by env=", stacklevel=3)
     if found := outside(episodes.obs, envs.layout.boxes, RARE):
         share, _, entries = found
         warnings.warn(f"{episodes.name}: {share} of the observations lie outside the observation space of "
                       f"{envs.env_id}: {entries}; the agent will see those of the environment: give the data in its "
-                      "order and units, or name the environment of the data by --env-id", stacklevel=3)
+                      "order and units, or name the environment of the data by env=", stacklevel=3)
 
 
 def outside(x_RX: np.ndarray, boxes: Sequence[Box], rare: float = 0.0) -> tuple[str, np.ndarray, str] | None:
@@ -300,19 +303,19 @@ def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
     if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
         raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
                          f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data by "
-                         "--env-id, and its arguments by --env-kwargs")
+                         "env=, registered with the arguments that they were recorded with")
     return envs
 
 
 def check_evaluable(data: DataFacts) -> None:
     """Raises ValueError if an agent cannot be evaluated while it is trained, as `--eval-every` asks."""
     if data.env is None:
-        raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
-                         "give --env-id, or leave --eval-every out")
+        raise ValueError("training.eval_every= evaluates in an environment, and the data do not say which one they "
+                         "come from; give env=, or leave training.eval_every= out")
     envs = check_fit(data, data.env)
     if data.goal_dims and not envs.has_goal:
-        raise ValueError(f"--eval-every evaluates an agent that is given goals (entries {data.goal_dims} of an "
-                         f"observation), and {envs.env_id} gives none; leave --eval-every out")
+        raise ValueError(f"training.eval_every= evaluates an agent that is given goals (entries {data.goal_dims} of an "
+                         f"observation), and {envs.env_id} gives none; leave training.eval_every= out")
 
 
 def untrained_agent(run: Run) -> Agent:

@@ -46,9 +46,9 @@ def save_program(run: Run, path: Path | str, batch: int = 1, env: str | None = N
     """Writes one decision of the run as a program to a file; see `Run.export`. Says what the program takes."""
     path = Path(path)
     if path.suffix not in WRITERS:
-        raise ValueError(f"the program is to be written to {path}; a file that ends in {' or '.join(WRITERS)} is "
+        raise ValueError(f"path= is {path}; a file that ends in {' or '.join(WRITERS)} is "
                          "expected")
-    check_output(path, "--out")
+    check_output(path, "path=")
     if path.suffix == ".onnx":
         require_onnx()
     with busy(f"exporting to {path}"):

@@ -72,7 +72,7 @@ def make_report(*given: Run | Path | str, out: Path | str | None = None, seed: i
     if out is None:
         out = (Path() if others else first.folder) / RunFolder.REPORT
     out = Path(out)
-    check_output(out, "--out")
+    check_output(out, "out=")
     folder = out.parent / RunFolder.FIGURES
     if others:
         parts = parts_side_by_side(runs, names, folder, seed)

@@ -84,6 +84,8 @@ def sample_run(run: Run, start: ArrayLike | None = None, num: int = 16, *, goal:
     if not isinstance(run, PlannerRun | PolicyRun):
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
+    if not isinstance(num, int | np.integer) or num < 1:
+        raise ValueError(f"num= is {num!r}; a whole number of at least 1 is expected")
     if seed is None:
         seed = fresh_seed()
     as_seeds(seed)  # raises ValueError for a negative one
@@ -105,8 +107,8 @@ def sample_run(run: Run, start: ArrayLike | None = None, num: int = 16, *, goal:
 def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int,
            options: SamplingOptions) -> Samples:
     """Whole ways to a goal. Raises ValueError for a start that is not a whole observation."""
-    _check_width("--start", start_O, run.data.obs_dim, ", a whole observation, for the whole way to a goal")
-    _check_width("--goal", goal_G, len(run.data.goal_dims))
+    _check_width("start=", start_O, run.data.obs_dim, ", a whole observation, for the whole way to a goal")
+    _check_width("goal=", goal_G, len(run.data.goal_dims))
     config = replace(run.planning, steps=options.steps or run.planning.steps, temperature=options.temperature)
     ways = run.sampler(config, options=options).whole(start_O.expand(num, -1), goal_G.expand(num, -1),
                                                       unfold(num, seed))
@@ -151,11 +153,11 @@ def _actions(run: PolicyRun, num: int, given: Given, seed: int, options: Samplin
     goal_G = _tensor(given.goal, run.device)
     foreign = given.arrival is not None or given.context is not None or given.guidance != 1
     if foreign or start_O is None or (goal_G is None) == bool(contexts):
-        needed = "observation and a goal; give --start and --goal" if contexts else "observation; give --start"
+        needed = "observation and a goal; give start= and goal=" if contexts else "observation; give start="
         raise ValueError(f"{run.description}, whose actions are sampled for an {needed}, and no other condition")
-    _check_width("--start", start_O, run.data.obs_dim)
+    _check_width("start=", start_O, run.data.obs_dim)
     if goal_G is not None:
-        _check_width("--goal", goal_G, run.data.context_dim)
+        _check_width("goal=", goal_G, run.data.context_dim)
         goal_G = goal_G[None]
     with torch.no_grad():
         state_NS = policy.scales.state(policy.spec.seen(start_O[None]), goal_G).expand(num, -1)
@@ -173,18 +175,18 @@ def condition_of(run: PlannerRun, given: Given) -> Condition:
     if start_O is not None and len(start_O) == len(goal_dims):
         condition = condition.with_obs(0, start_O, goal_dims)
     elif start_O is not None:
-        _check_width("--start", start_O, spec.obs_dim, f" or {len(goal_dims)} (its entries {goal_dims})")
+        _check_width("start=", start_O, spec.obs_dim, f" or {len(goal_dims)} (its entries {goal_dims})")
         condition = condition.with_obs(0, start_O)
     if goal_G is not None:
-        _check_width("--goal", goal_G, len(goal_dims), f" (entries {goal_dims})")
+        _check_width("goal=", goal_G, len(goal_dims), f" (entries {goal_dims})")
         timestep = spec.horizon - 1 if given.arrival is None else given.arrival
         if given.arrival is None and start_O is not None:
             timestep = run.likeliest_arrival(condition.values_BHD[:, 0, : spec.obs_dim], goal_G[None])
         condition = condition.with_obs(timestep, goal_G, goal_dims)
     elif given.arrival is not None:
-        raise ValueError("--arrival says when to be at a goal; give --goal too")
+        raise ValueError("arrival= says when to be at a goal; give goal=, too")
     if context_C is not None:
-        _check_width("--context", context_C, run.data.context_dim, f" ({', '.join(run.context.kinds) or 'no context'})")
+        _check_width("context=", context_C, run.data.context_dim, f" ({', '.join(run.context.kinds) or 'no context'})")
         condition = replace(condition, context_BC=context_C[None])
     return condition
 

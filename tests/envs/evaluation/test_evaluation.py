@@ -204,7 +204,7 @@ def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
     ({"longest": 2000}, "Hopper-v5", "which have 1000 steps: the longest has 2000"),
     ({}, '{"id": "Hopper-v5", "additional_wrappers": [{"name": "NormalizeReward"}]}', "wrappers NormalizeReward,"),
     ({}, "Walker2d-v5", "the data are not of Hopper-v5 as it is here; they come from Walker2d-v5"),
-    ({}, None, "if it is Hopper-v5, train with --env-id Hopper-v5")])
+    ({}, None, "if it is Hopper-v5, name it as that of the training")])
 def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(changes, env, why):
     scores, message = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
     assert (scores is None or scores["return_mean"] is None) == bool(why)
