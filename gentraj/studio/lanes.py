@@ -30,6 +30,7 @@ FULL = 0.75  # of a lane is below its gap
 BEYOND = 0.12  # how far a line leaves its lane, in heights
 BALL = 0.12  # radius
 AHEAD = 30  # steps that are shown where there is no plan
+TURN = 20  # steps after which the window goes on
 PAST = 2  # times as many steps are shown before the present as after it
 
 
@@ -83,7 +84,12 @@ class Lanes:
         self.frame.remove()
 
     def show(self, first: int, last: int) -> None:
-        """Shows the steps from `first` to `last`."""
+        """Shows the steps from `first` to `last`, in whole `TURN`s: while a number changes, a slow browser draws none.
+        """
+        first = first // TURN * TURN
+        last = -(-last // TURN) * TURN
+        if (first, last) == (self.first, self.last):
+            return
         self.first = first
         self.last = last
         for tick, step in zip(self.ticks, (first, (first + last) // 2, last), strict=True):
