@@ -1,24 +1,27 @@
 """Swift: CFGRL with n-step advantages and cross-fitted critics.
 
-A diffusion model imitates all actions of the data, each conditioned on whether its advantage is positive, and is
-sampled with classifier-free guidance towards positive advantages (CFGRL: Frans et al. 2025, "Diffusion Guidance Is a
-Controllable Policy Improvement Operator", arXiv 2505.23458). Ours are the advantages:
+A diffusion model imitates all actions of the data, each conditioned on a label that is more often 1 the higher its
+advantage, and is sampled with classifier-free guidance towards this label (CFGRL: Frans et al. 2025, "Diffusion
+Guidance Is a Controllable Policy Improvement Operator", arXiv 2505.23458, with the sign of the advantage). Ours are the
+advantages and the labels:
 
     A(s, a)  = r + gamma^n V_-(s') - V_-(s)        with the n-step return r of the data
     L_V(psi) = E[L_2^tau(r + gamma^n V(s') - V(s))],   L_2^tau(u) = |tau - 1(u < 0)| u^2
-    L_pi     = the denoising loss of p(a | s, c),      c = 1 if A(s, a) > 0, else -1, and none at random
-    a        ~ the denoiser D(a | s) + w (D(a | s, c = 1) - D(a | s))
+    L_pi     = the denoising loss of p(a | s, c),      c = 1 with the chance 1/2 + A(s, a) / 4D, else -1, none at random
+    a        ~ the denoiser D(a | s) + w (D(a | s, c = 1) - D(a | s)), so about p(a | s) (1/2 + E[A | s, a] / 4D)^w
 
-V is an expectile (Kostrikov et al. 2022) of n-step returns, with no Q: actions that the data lack are never valued, and
-no action is selected by values whose errors would favour it. V_- is a member of an ensemble that did not learn from the
-episode (cross-fitting: Chernozhukov et al. 2018), as a network that has memorised the returns of an episode finds no
-advantages there.
+D is the root mean square of A. As the chance is linear in the return, only the mean return of an action counts, not its
+luck: the sign of A would prefer a gamble that often wins a little, or, with tau above 1/2, one that seldom wins much.
+V is the mean (tau = 1/2) or an expectile (Kostrikov et al. 2022) of n-step returns, with no Q: actions that the data
+lack are never valued, and no action is selected by values whose errors would favour it. V_- is a member of an ensemble
+that did not learn from the episode (cross-fitting: Chernozhukov et al. 2018), as a network that has memorised the
+returns of an episode finds no advantages there.
 """
 
 from __future__ import annotations
 
 from dataclasses import field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat
@@ -26,6 +29,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import Fraction, settings
+from gentraj.device import to_device
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import DIFFUSION
@@ -50,11 +54,17 @@ class SwiftConfig(PolicyConfig):
     episodes; where there are no others, it learns from its own."""
     context_dropout: Fraction = 0.1
     """Fraction of the actions that the model learns without the context, as classifier-free guidance needs."""
-    expectile: Fraction = 0.9
-    """Expectile of the n-step returns from a state that V(s) estimates: 0.5 is their mean, 1 their maximum."""
-    guidance: NonNegativeFloat = 1.5
-    """Scale of classifier-free guidance towards actions with a positive advantage: 0 imitates all actions of the data,
-    1 those with a positive advantage, and more amplifies the difference."""
+    expectile: Fraction = 0.5
+    """Expectile of the n-step returns from a state that V(s) estimates: 0.5 is their mean, 1 their maximum. Above 0.5,
+    states of which much luck is known are overrated."""
+    labels: Literal["chance", "sign"] = "chance"
+    """Which actions of the data are labelled better: chance: each with a chance that is linear in its advantage, so
+    that luck is averaged; sign: those with a positive advantage. With the sign and an expectile of 0.9, a gamble that
+    seldom wins much is preferred to a safe action that is worth more; use them only where nothing is left to luck."""
+    guidance: NonNegativeFloat = 3.0
+    """Scale of classifier-free guidance towards higher returns: 0 imitates all actions of the data, and more prefers
+    those with a high advantage, in proportion to (1/2 + A / 4D)^guidance, where D is the root mean square of the
+    advantages A."""
     temperature: NonNegativeFloat = 0.0
     """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options. At 0
     the same state always gives the same action."""
@@ -69,7 +79,7 @@ class SwiftConfig(PolicyConfig):
 
 
 class Swift(Policy[SwiftConfig]):
-    """A diffusion model of actions that is guided towards positive n-step advantages."""
+    """A diffusion model of actions that is guided towards high n-step advantages."""
 
     def __init__(self, config: SwiftConfig, scales: StateActionScales):
         super().__init__(config, scales, config.critic.n_step)
@@ -90,12 +100,20 @@ class Swift(Policy[SwiftConfig]):
         loss = t.average(loss_EB) / t.processes.mean(learns_EB.float().mean())
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
+    def better(self, advantage_B: Tensor, t: Transition, step: TrainingStep) -> Tensor:
+        """(B,) true for the actions that are labelled better."""
+        if self.config.labels == "sign":
+            return advantage_B > 0
+        size = t.processes.mean((advantage_B**2 * t.weight_B).mean()).sqrt().clamp(min=1e-6)
+        draw_B = to_device(torch.rand(len(advantage_B), generator=step.generator), advantage_B.device)
+        return draw_B < 0.5 + advantage_B / (4 * size)
+
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
         t = self.transition(step.batch, self.config.critic.discount, step.processes)
         value_loss, advantage_B = self.value_loss(t)
         step.descend(value_loss, "value", self.config.critic.max_grad_norm)
         held_out = t.average(expectile(advantage_B / self.value.unit, self.config.expectile)[None])
-        better_B = advantage_B > 0
+        better_B = self.better(advantage_B, t, step)
         context_B1 = torch.where(better_B, 1.0, -1.0)[:, None]
         actor = self.model.update(t, step, context_BC=context_B1)
         return {"value_loss": value_loss.detach(), "value_loss_held_out": held_out,

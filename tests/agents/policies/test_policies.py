@@ -309,15 +309,16 @@ def test_a_policy_learns_nothing_of_what_a_world_model_imagined(name: str) -> No
 
 
 def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
-    """Without guidance it is as often right as the data, and conditioned on a positive advantage nearly always."""
+    """Without guidance it is as often right as the data. As all advantages are of one size, three quarters of the right
+    actions are labelled better, and a quarter of the others; the odds are those to the power of the guidance."""
     config = small("swift", temperature=1.0)
     policy = make(replace(config, context_dropout=0.3), data := bandit())
     train(policy, data, 150)
     obs, right = torch.randn(400, 2, generator=generator(9)) * 2, {}
-    for guidance in (0.0, 1.0, 2.0):
+    for guidance in (0.0, 1.0, 3.0):
         act_NA = act(policy.with_config(replace(policy.config, guidance=guidance)), obs, list(range(400)))[:, 0]
         right[guidance] = (act_NA.sign() == obs[:, 0].sign()).float().mean().item()
-    assert 0.4 < right[0.0] < 0.6 and right[1.0] > 0.8 and right[2.0] >= right[1.0]
+    assert 0.4 < right[0.0] < 0.6 and 0.65 < right[1.0] < 0.85 and right[3.0] > 0.9
 
 
 @pytest.mark.parametrize("name", ["flow", "gan"])
@@ -430,7 +431,7 @@ def test_guidance_exaggerates_what_the_goal_changes_and_needs_what_it_is_made_of
         policy.update(TrainingStep(windows.batch(step, 0, 64), optimizers, generator(step)))
     state_BS = policy.scales.state(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]]))
     found = {}
-    for guidance in (0.0, 1.0, 2.0):
+    for guidance in (0.0, 1.0, 3.0):
         guided = policy.with_config(replace(policy.config, guidance=guidance))
         left, right = guided.sample_actions(state_BS, [0, 0]).view(2)
         found[guidance] = (right - left).item()
