@@ -89,18 +89,22 @@ def import_named() -> None:
     Only the user can name modules; data never can. They may also lie in the working directory. Raises ImportError, in
     one line, for whatever goes wrong in a module.
     """
-    _render_without_screen()  # a module may import MuJoCo
     for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            is_absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
-            why = (f"no module of that name is in {os.getcwd()} or installed" if is_absent else
-                   f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
-            raise ImportError(f"the module {name} cannot be imported: {why}") from error
+        _import(name)
+
+
+def _import(name: str) -> None:
+    _render_without_screen()  # a module may import MuJoCo
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        is_absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
+        why = (f"no module of that name is in {os.getcwd()} or installed" if is_absent else
+               f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+        raise ImportError(f"the module {name} cannot be imported: {why}") from error
 
 
 def imported(env: str) -> str:
@@ -115,9 +119,9 @@ def imported(env: str) -> str:
     if ":" not in env or env.lstrip().startswith("{"):
         return env
     module, _, env_id = env.rpartition(":")
+    _import(module)
     before = os.environ.get(IMPORTS, "").split(",")
     os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), module]))
-    import_named()
     return env_id
 
 
