@@ -18,7 +18,7 @@ from small import gentraj
 from gentraj import cli
 from gentraj.config import read_json
 from gentraj.data import load_episodes, save_npz
-from gentraj.runs import RunFolder, load
+from gentraj.runs import Run, RunFolder, load
 from gentraj.runs.kinds.presets import PRESETS
 
 COMMANDS = [["demo"], ["zoo"], ["train"], ["sample"], ["evaluate"], ["choose"], ["measure"], ["compare"], ["report"],
@@ -210,7 +210,7 @@ def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatc
     from gentraj.cli import demo
 
     monkeypatch.setattr(demo, "DEMO", small.config())
-    monkeypatch.setattr(demo, "make_report", lambda run: f"the page of step {run.step}")
+    monkeypatch.setattr(Run, "report", lambda run: f"the page of step {run.step}")
     for steps in (3, 5):
         assert gentraj("demo", "--run-dir", tmp_path, "--steps", steps, "--episodes", 1) == 0
         assert list(read_json(tmp_path / "evaluation.json")) == KEYS

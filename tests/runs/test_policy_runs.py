@@ -125,7 +125,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
     pretrained = runs.load(folder).save_pretrained(tmp_path / "pretrained")
     assert torch.equal(act(from_pretrained(pretrained), obs), before)
     card = (pretrained / "README.md").read_text()
-    assert "run.agent(action_space)" in card and "| kind | BC, gaussian |" in card
+    assert "run.agent()" in card and "| kind | BC, gaussian |" in card
     assert str(hopper_file.parent) not in card
 
 
