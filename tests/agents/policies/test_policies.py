@@ -435,7 +435,7 @@ def test_guidance_exaggerates_what_the_goal_changes_and_needs_what_it_is_made_of
         guided = policy.with_config(replace(policy.config, guidance=guidance))
         left, right = guided.sample_actions(state_BS, [0, 0]).view(2)
         found[guidance] = (right - left).item()
-    assert found[0.0] == 0 < found[1.0] < found[2.0]
+    assert found[0.0] == 0 < found[1.0] < found[3.0]
     for settings in ({"guidance": 2.0}, {"guidance": 2.0, "context_dropout": 0.1, "model": ACTION_MODELS["gan"]}):
         with pytest.raises(ValueError, match="guidance is 2, which needs a model that denoises"):
             BCConfig(**settings)
