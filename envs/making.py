@@ -107,11 +107,21 @@ def _import(name: str) -> None:
         raise ImportError(f"the module {name} cannot be imported: {why}") from error
 
 
-def imported(env: str) -> str:
-    """The environment's id, after the module of MODULE:ID has been imported, as Gymnasium does.
+def import_for_all(module: str) -> None:
+    """Imports a module that registers environments, here and in every process that is started later.
 
-    Processes that are started later import it too. Only whoever calls this function names modules; data never do.
-    Raises ValueError for anything but a text, and what `import_named` raises.
+    Raises what `import_named` raises.
+    """
+    _import(module)
+    before = os.environ.get(IMPORTS, "").split(",")
+    os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), module]))
+
+
+def imported(env: str) -> str:
+    """The environment's id, after the module of MODULE:ID has been imported for all processes, as Gymnasium does.
+
+    Only whoever calls this function names modules; data never do. Raises ValueError for anything but a text, and what
+    `import_named` raises.
     """
     if not isinstance(env, str):
         raise ValueError(f"the environment is {reprlib.repr(env)}; its id is expected, such as 'Hopper-v5', as several "
@@ -119,9 +129,7 @@ def imported(env: str) -> str:
     if ":" not in env or env.lstrip().startswith("{"):
         return env
     module, _, env_id = env.rpartition(":")
-    _import(module)
-    before = os.environ.get(IMPORTS, "").split(",")
-    os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), module]))
+    import_for_all(module)
     return env_id
 
 

@@ -164,8 +164,10 @@ class Stepper:
         except EnvironmentFault as wrong:
             fault = wrong
         except (Exception, SystemExit) as error:
-            refuses_seed = isinstance(order, int) and (isinstance(error, OverflowError) or "seed" in str(error).lower())
-            fault = EnvCrashed(f"{type(error).__name__}: {error}{SEED_ADVICE if refuses_seed else ''}")
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(order, int) and (isinstance(error, OverflowError) or "seed" in str(error).lower()):
+                why += SEED_ADVICE
+            fault = EnvCrashed(why)
         self._discard(slot)  # nobody knows its state
         return fault
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gentraj.envs.making import environment_factory, imported
+from gentraj.envs.making import environment_factory, import_for_all, imported
 
 from ..config import from_word
 from ..process import IMPORTS
@@ -33,7 +33,7 @@ def environment(given: Given) -> Iterator[None]:
     before = os.environ.get(IMPORTS)
     try:
         for module in modules:
-            imported(f"{module}:")
+            import_for_all(module)
         env_id = imported(" ".join(given.get("env_id", [])))
         if arguments is not None:
             env_id = specification(env_id, arguments)

@@ -346,9 +346,9 @@ class Diffusion(ConditionalModel):
         `guide` is a function (trajectories in environment units -> scores, higher is better), a plug-in, or a sequence
         of plug-ins. `seed` is one seed for all trajectories, one for each of the B * N, or their noise; a trajectory
         depends on its own seed and condition only. Without a seed, trajectories differ from call to call.
-        `options.temperature` scales all noise; less than 1 is
-        low-temperature sampling (Ajay et al. 2023). `observe` sees (x_RHD in environment units, t) after each step.
-        Raises ValueError for options, guides and seeds that do not fit.
+        `options.temperature` scales all noise; less than 1 is low-temperature sampling (Ajay et al. 2023). `observe`
+        sees (x_RHD in environment units, t) after each step. Raises ValueError for options, guides and seeds that do
+        not fit.
         """
         config, plugins = self.settings(options), denoising_plugins(guide)
         steps = config.steps

@@ -167,8 +167,13 @@ def compare(*runs: Run | Path | str | Sequence[Run | Path | str], env: str | Non
     Runs that differ only in their seed share a row. The environment is by default that of the data. Raises ValueError
     for no runs, for runs whose environments differ, and what `evaluate` raises.
     """
-    each = [one for given in runs for one in ([given] if isinstance(given, Run | Path | str) else given)]
-    return returns(entrants(each, device), env, episodes, seed, progress)
+    several: list[Run | Path | str] = []
+    for given in runs:
+        if isinstance(given, Run | Path | str):
+            several.append(given)
+        else:
+            several += given
+    return returns(entrants(several, device), env, episodes, seed, progress)
 
 
 def acting_with(run: Run, steps: int | None) -> Acting:

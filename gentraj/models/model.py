@@ -48,8 +48,8 @@ class TrajectoryModel(Protocol):
 
         `guide` is a function of trajectories, a `Guide`, or anything else that shapes this model's samples. It is
         called with at least 16 trajectories at a time, some of which may be padding. `seed` is one for all, one for
-        each of the B * N samples, or their noise; without one, samples differ from call to call.
-        `observe` is called with the unfinished samples after each sampling
-        step. Raises ValueError for options that this model does not have.
+        each of the B * N samples, or their noise; without one, samples differ from call to call. `observe` is called
+        with the unfinished samples after each sampling step. Raises ValueError for options that this model does not
+        have.
         """
         ...

@@ -154,7 +154,7 @@ def test_each_score_of_ours_on_ogbench_says_what_it_may_be_compared_with() -> No
              *(result.card for part in ("", "chunks") for result in read_results(folder / "results" / part).values())]
     leagues = [card.league or "none" for card in cards if any("ogbench" in data.dataset for data in card.data)]
     assert len(leagues) > 20
-    for part in ("(goals|rewards): ", "data: .*steps", "protocol: .*episodes"):
+    for part in ("(goals|rewards) are ", "data are .*steps", "the protocol is .*episodes"):
         assert [league for league in leagues if not re.search(part, league)] == []
 
 

@@ -46,8 +46,7 @@ def save_program(run: Run, path: Path | str, batch: int = 1, env: str | None = N
     """Writes one decision of the run as a program to a file; see `Run.export`. Says what the program takes."""
     path = Path(path)
     if path.suffix not in WRITERS:
-        raise ValueError(f"path= is {path}; a file that ends in {' or '.join(WRITERS)} is "
-                         "expected")
+        raise ValueError(f"path= is {path}; a file that ends in {' or '.join(WRITERS)} is expected")
     check_output(path, "path=")
     if path.suffix == ".onnx":
         require_onnx()
