@@ -19,10 +19,10 @@ from .options import GROUP, Command, Device, RunPath
 class Choose(Command):
     """Rank the checkpoints of a run without a simulator, and say which one to take.
 
-    Each checkpoint is measured by its losses on held-out episodes (--held-out of `gentraj train`), by fitted Q
-    evaluation if it is a policy, and by its returns in a world model (--world). One of these measures decides (--by).
-    With --episodes, the checkpoints also play in their environment; the rank correlation then shows how well each
-    measure predicts the return, which itself decides nothing.
+    Each checkpoint is measured by its losses on held-out episodes (--held-out of `gentraj train`) and by its returns in
+    a world model (--world). One of these measures decides (--by). With --episodes, the checkpoints also play in their
+    environment; the rank correlation then shows how well each measure predicts the return, which itself decides
+    nothing.
 
     Examples: gentraj choose runs/iql
               gentraj choose runs/iql --by action_error --use

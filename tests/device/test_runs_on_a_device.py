@@ -34,7 +34,6 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
 from gentraj.runs import Run, load, train
 from gentraj.runs.judge.choosing import ChooseConfig, rank_checkpoints
-from gentraj.runs.judge.fqe import FQEConfig
 from gentraj.runs.judge.measures import measure_run
 from gentraj.runs.judge.world_evaluation import OpenLoop
 from gentraj.runs.kinds.planner_run import PlannerRun
@@ -110,15 +109,14 @@ def test_a_run_is_steered(name: str, data: dict[bool, Path], tmp_path: Path) -> 
     assert torch.isfinite(act(steered)).all()
 
 
-def test_a_checkpoint_is_chosen_by_values_by_held_out_data_and_in_a_world_model(data: dict[bool, Path],
-                                                                                tmp_path: Path) -> None:
+def test_a_checkpoint_is_chosen_by_held_out_data_and_in_a_world_model(data: dict[bool, Path], tmp_path: Path) -> None:
     each = TrainingConfig(2, warmup=1, save_every=1)
     for name in ("iql", "world-model"):
         config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), held_out=0.34, training=each)
         train(config, folder=tmp_path / name, device=DEVICE, progress=False)
-    choice = ChooseConfig(world=tmp_path / "world-model", world_episodes=2, fqe=FQEConfig(updates=2, batch_size=8))
+    choice = ChooseConfig(world=tmp_path / "world-model", world_episodes=2)
     ranking = rank_checkpoints(tmp_path / "iql", choice, DEVICE)
-    assert all(row.keys() >= {"fqe", "imagined", "action_error"} for row in ranking.measures.values())
+    assert all(row.keys() >= {"imagined", "action_error"} for row in ranking.measures.values())
     world = of_kind(load(tmp_path / "world-model", device=DEVICE), WorldModelRun).world_model
     windows = Windows(load_episodes(dataset_of("", data)), world.spec).batch(0, 0, 4)
     assert torch.isfinite(OpenLoop.of(world, windows, range(4)).mean.obs_BTO).all()

@@ -7,36 +7,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from small import gentraj
 from test_held_out import holding_out
 
 from gentraj import runs
-from gentraj.agents.policies.bc import BCConfig
-from gentraj.data import ContextConfig, Episodes
-from gentraj.families import GAUSSIAN
 from gentraj.randomness import fold, for_choosing
-from gentraj.runs.judge.choosing import (
-    ACTION_ERROR,
-    FQE,
-    IMAGINED,
-    LOG_LIKELIHOOD,
-    RETURN,
-    ChooseConfig,
-    Ranking,
-    decision_points,
-    decisions_at,
-)
-from gentraj.runs.judge.fqe import FQEConfig
+from gentraj.runs.judge.choosing import ACTION_ERROR, IMAGINED, LOG_LIKELIHOOD, RETURN, Ranking
 from gentraj.runs.kinds.folder import RunFolder
-from gentraj.runs.kinds.run import DataFacts
 from gentraj.runs.show.hub import from_pretrained
 from gentraj.runs.show.report import Drawing
 from gentraj.training.checkpoint import CheckpointWarning, saved_steps
-
-FAST = "--fqe.updates", 3, "--fqe.transitions", 50
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +46,24 @@ def test_every_measure_is_printed_and_returns_decide_nothing(run: Path, hopper_f
     world = runs.WorldModelRunConfig(str(hopper_file), held_out=0.2, training=runs.load(run).config.training)
     runs.train(world, folder=tmp_path / "world", progress=False)
     out = tmp_path / "measures.json"
-    command = "choose", run, *FAST, "--world", tmp_path / "world", "--world-episodes", 2, "--episodes", 1, "--out", out
+    command = "choose", run, "--world", tmp_path / "world", "--world-episodes", 2, "--episodes", 1, "--out", out
     assert gentraj(*command) == 0
     assert begun == 4 * [fold(for_choosing(0), 0)]
     head, *lines = capsys.readouterr().out.splitlines()
-    assert {"policy/critic_loss", ACTION_ERROR, LOG_LIKELIHOOD, FQE, IMAGINED, RETURN} <= {*head.split()}
+    assert {"policy/critic_loss", ACTION_ERROR, LOG_LIKELIHOOD, IMAGINED, RETURN} <= {*head.split()}
     measured = json.loads(out.read_text())
     assert [row["step"] for row in measured["checkpoints"]] == [1, 2, 3, 4]
     assert measured["rank_correlations"].keys() == measured["checkpoints"][0].keys() - {"step", RETURN}
     assert lines[4].split()[:2] == ["rank", "correlation"] and measured["by"] in lines[-1]
     assert gentraj("choose", tmp_path / "world") == 0
     assert "has the least world/loss" in capsys.readouterr().out
-    assert gentraj("choose", run, *FAST, "--by", RETURN) == 2
+    assert gentraj("choose", run, "--by", RETURN) == 2
     assert f"--by is {RETURN}; what was measured is {ACTION_ERROR}, " in capsys.readouterr().err
 
 
 def test_the_chosen_checkpoint_is_taken_until_the_training_goes_on(run: Path, hopper_file: Path) -> None:
     store = RunFolder(run)
-    assert gentraj("choose", run, *FAST, "--by", "policy/critic_loss", "--use") == 0
+    assert gentraj("choose", run, "--by", "policy/critic_loss", "--use") == 0
     chosen = json.loads((run / RunFolder.CHOICE).read_text())["step"]
     assert runs.load(run).step == chosen and runs.load(run, step=1).step == 1
     store.choose(2)
@@ -97,26 +78,6 @@ def test_the_chosen_checkpoint_is_taken_until_the_training_goes_on(run: Path, ho
     assert store.chosen() is None and runs.load(run).step == 5
 
 
-def test_a_policy_of_chunks_is_judged_by_the_steps_that_it_carries_out() -> None:
-    """It carries out 2 of 3 actions, and rewards are 1, 2, 4; an episode terminates, and another one is truncated."""
-    obs_N1 = np.arange(8, dtype=np.float32)[:, None]
-    ends = np.arange(6) == np.array([[2], [5]])
-    episodes = Episodes(obs_N1, 0.1 * obs_N1[:6], np.array([1, 2, 4, 1, 2, 4.0]), *ends, np.array([3, 3]))
-    policy = BCConfig(GAUSSIAN, chunk=3, execute=2, temperature=0.0)
-    own = runs.PolicyRun.build(runs.PolicyRunConfig(policy=policy), DataFacts.of(episodes, ContextConfig()), episodes)
-    points = decision_points(own, episodes, ChooseConfig(fqe=FQEConfig(discount=0.5)), {})
-    assert points is not None
-    decided_NX = decisions_at(own, points)
-    state_NS = torch.cat([points.next_MS, points.start_ES])
-    torch.testing.assert_close(decided_NX, own.policy.sample_actions(state_NS, [0] * 7)[:, :2].flatten(1))
-    data = points.experience(decided_NX[None])
-    assert (data.reward_M * points.unit).tolist() == pytest.approx([2, 4, 4, 2, 4])
-    assert data.discount_M.tolist() == [0.25, 0, 0, 0.25, 0.25]
-    first_MA = own.policy.scales.act.normalize(torch.from_numpy(episodes.act[[0, 1, 2, 3, 4]]))
-    torch.testing.assert_close(data.act_MX[:, :1], first_MA)
-    assert data.act_MX.shape == data.next_PMX[0].shape == (5, 2) and data.start_PEX.shape == (1, 2, 2)
-
-
 def test_a_run_without_anything_to_choose_from_is_refused_in_a_line(run: Path, hopper_run: Path, small_run: Path,
                                                                     tmp_path: Path,
                                                                     capsys: pytest.CaptureFixture) -> None:
@@ -124,7 +85,7 @@ def test_a_run_without_anything_to_choose_from_is_refused_in_a_line(run: Path, h
         shutil.rmtree(run / f"step-0000000{step}")
     for refused, message in ((run, "one trained checkpoint was found, and at least 2 are needed"),
                              (tmp_path, "no run there"),
-                             (small_run, "nothing tells its checkpoints apart (no fqe: only policies")):
+                             (small_run, "nothing tells its checkpoints apart (no losses on held-out data")):
         assert gentraj("choose", refused) == 2
         error = capsys.readouterr().err.splitlines()
         assert message in error[-1]

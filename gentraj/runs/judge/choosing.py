@@ -1,4 +1,4 @@
-"""Chooses a checkpoint of a run by data alone: by held-out episodes, fitted Q evaluation and a world model.
+"""Chooses a checkpoint of a run by data alone: by held-out episodes and a world model.
 
 A return in the environment never chooses: the best of several returns is too high by luck. Where returns are asked for,
 they show how well each measure ranks the checkpoints.
@@ -7,8 +7,6 @@ they show how well each measure ranks the checkpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,33 +14,26 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from pydantic import NonNegativeInt, PositiveInt
-from torch import Tensor
 
-from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.making import environment_factory
 from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ...config import JsonObject, settings
-from ...data import Episodes, Windows
-from ...normalize import Normalizer
+from ...data import Episodes
 from ...progress import busy
-from ...randomness import for_choosing, unfold
+from ...randomness import for_choosing
 from ...training.checkpoint import saved_steps
 from ..kinds.datasets import data_of, read_data
 from ..kinds.loading import load
-from ..kinds.policy_run import PolicyRun
-from ..kinds.run import HELD_OUT_SEED, Run, check_widths, environment_of, of_kind
+from ..kinds.run import Run, check_widths, environment_of, of_kind
 from ..kinds.world_run import WorldModelRun
-from .fqe import Experience, FQEConfig, fitted_q_evaluation
 from .held_out import ACTION_ERROR, LOG_LIKELIHOOD, held_out_measures
 from .off_policy import imagined_returns, spearman
 
-FQE, IMAGINED = "fqe", "imagined"
+IMAGINED = "imagined"
 RETURN = "return"  # in the environment, which never decides
-HIGHER = {LOG_LIKELIHOOD, FQE, IMAGINED, RETURN}  # the measures of which more is better; of the others less is
-MOST_STARTS = 2_000  # of episodes, that values are asked of
-BLOCK = 4096  # decisions that are taken at a time
+HIGHER = {LOG_LIKELIHOOD, IMAGINED, RETURN}  # the measures of which more is better; of the others less is
 
 
 @settings
@@ -50,21 +41,19 @@ class ChooseConfig:
     """How a checkpoint is chosen. Raises ValueError for a setting outside its range."""
 
     by: str | None = None
-    """The measure that decides, such as fqe; by default the first of action_error, imagined, fqe and the loss of the
+    """The measure that decides, such as imagined; by default the first of action_error, imagined and the loss of the
     main part that was measured."""
     world: Path | None = None
     """The run of a world model of the same environment, in which each checkpoint acts for --world-episodes."""
     world_episodes: PositiveInt = 50
     """Episodes of each checkpoint in the world model, as long as the longest of the data."""
-    fqe: FQEConfig = field(default_factory=FQEConfig)
-    """Fitted Q evaluation, of policies."""
     episodes: NonNegativeInt = 0
     """Episodes that each checkpoint plays in its environment, to show how well the measures rank the checkpoints. Their
     returns do not decide."""
     env_id: str | None = None
     """The environment of these episodes; by default the run's own."""
     seed: NonNegativeInt = 0
-    """Seed of fitted Q evaluation and of the episodes, none of which is one of `gentraj evaluate`."""
+    """Seed of the episodes, none of which is one of `gentraj evaluate`."""
 
 
 class Ranking(NamedTuple):
@@ -116,30 +105,21 @@ def rank_checkpoints(folder: Path, config: ChooseConfig, device: torch.device | 
     by_step, left_out = dict[int, dict[str, float]](), dict[str, str]()
     parts, episodes = data_of(last), read_data(last.config, folder).real()
     world = world_for(last, config.world, device)
-    points = decision_points(last, episodes, config, left_out)
     if not last.config.held_out:
         left_out["losses on held-out data"] = "nothing was held out; train with held_out=0.05"
-    acts = list[Tensor]()
     for step in steps:
         run = load(folder, step=step, device=device)
         found = by_step[step] = dict[str, float]()
         with busy(f"measuring step {step}"):
             if run.config.held_out:
                 found |= held_out_measures(run, parts.test)
-            if points is not None:
-                acts.append(decisions_at(run, points))
             if world is not None:
                 found[IMAGINED] = imagined(run, world, episodes, config)
             if step == steps[0]:  # refused before the work
-                deciding(last, {*found} | ({FQE} if points is not None else set()), config.by, left_out)
+                deciding(last, set(found), config.by, left_out)
             if config.episodes:
                 returns_E = true_returns(run, config.env_id, config.episodes, for_choosing(config.seed))
                 found[RETURN] = float(returns_E.mean())
-    if points is not None:
-        data = points.experience(torch.stack(acts))
-        worth_P = fitted_q_evaluation(data, config.fqe, points.initial_value, config.seed)
-        for row, value in zip(by_step.values(), worth_P, strict=True):
-            row[FQE] = float(value) * points.unit
     shared = set.intersection(*(set(row) for row in by_step.values()))  # a number that is not finite is left out
     by_step = {step: {name: row[name] for name in row if name in shared} for step, row in by_step.items()}
     return Ranking(by_step, deciding(last, shared, config.by, left_out), left_out)
@@ -154,7 +134,7 @@ def deciding(run: Run, measures: set[str], by: str | None, left_out: Mapping[str
             reasons = f" ({why})" if why else ""
             raise ValueError(f"--by is {by}; what was measured is {', '.join(known) or 'nothing'}{reasons}")
         return by
-    for name in (ACTION_ERROR, IMAGINED, FQE, f"{run.MAIN}/loss"):
+    for name in (ACTION_ERROR, IMAGINED, f"{run.MAIN}/loss"):
         if name in measures:
             return name
     if not known:
@@ -190,76 +170,6 @@ def true_returns(run: Run, env_id: str | None, episodes: int, seed: int) -> np.n
 def action_range(episodes: Episodes) -> Box:
     """The range of the data's actions, in which an agent stays: no environment says which actions are allowed."""
     return Box(episodes.act.min(0), episodes.act.max(0))
-
-
-class Points(NamedTuple):
-    """M whole transitions of the data, as long as a policy acts by one decision, that values are learned from, and E
-    starts of episodes that they are asked of; they are fields of `Experience`."""
-
-    state_MS: Tensor
-    act_MX: Tensor
-    reward_M: Tensor
-    discount_M: Tensor
-    next_MS: Tensor
-    start_ES: Tensor
-    initial_value: float
-    """The value of constant mean rewards, with terminations at their mean rate."""
-    unit: float
-    """The root mean square of the rewards, in units of which values are learned."""
-
-    @classmethod
-    def of(cls, run: PolicyRun, episodes: Episodes, config: ChooseConfig) -> Points:
-        """Those of a run's data. All checkpoints share the scales of the run."""
-        rng, execute = np.random.default_rng(config.seed), run.policy.execute
-        some = min(config.fqe.transitions, episodes.num_steps)
-        step_M = np.sort(rng.choice(episodes.num_steps, some, replace=False))
-        start_E = rng.permutation(episodes.starts + np.arange(len(episodes)))[:MOST_STARTS]  # rows of observations
-        unit = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
-        scales = deepcopy(run.policy.scales)
-        scales.reward = Normalizer(torch.zeros(1), torch.full((1,), unit)).to(run.device)
-        acting = Policy(PolicyConfig(chunk=execute, execute=execute), scales)
-        batch = Windows(episodes, acting.spec, run.context).gather(step_M).to(run.device)
-        t = acting.transition(batch, config.fqe.discount)
-        whole_B = t.whole_B
-        goal_EG = torch.from_numpy(episodes.extras["goal"][start_E]) if run.data.context_dim else None
-        start_ES = scales.state(acting.spec.seen(torch.from_numpy(episodes.obs[start_E])), goal_EG)
-        mean, ends = float(episodes.reward.mean(dtype=np.float64)), float(episodes.terminated.mean())
-        return cls(t.state_BS[whole_B], t.chunk_BX[whole_B], t.reward_B[whole_B], t.discount_B[whole_B],
-                   t.next_BS[whole_B], start_ES, mean / unit / (1 - config.fqe.discount * (1 - ends)), unit)
-
-    def experience(self, act_PNX: Tensor) -> Experience:
-        """What fitted Q evaluation learns from: the transitions, with the decisions (P, M + E, X) of the checkpoints
-        after them and at the starts."""
-        next_PMX, start_PEX = act_PNX.split([len(self.next_MS), len(self.start_ES)], 1)
-        return Experience(self.state_MS, self.act_MX, self.reward_M, self.discount_M, self.next_MS, next_PMX,
-                          self.start_ES, start_PEX)
-
-
-def decision_points(run: Run, episodes: Episodes, config: ChooseConfig, left_out: dict[str, str]) -> Points | None:
-    """Where the checkpoints of a run decide for fitted Q evaluation; None, and why in `left_out`, if it has none."""
-    if not isinstance(run, PolicyRun):
-        left_out[FQE] = f"only policies decide fast enough in each step of the data, and this is a {run.NAME}"
-        return None
-    if run.context.goals is not None or (run.data.context_dim and "goal" not in episodes.extras):
-        left_out[FQE] = "goals in hindsight have rewards of their own"
-        return None
-    points = Points.of(run, episodes, config)
-    if not len(points.state_MS):
-        left_out[FQE] = f"no episode has the {run.policy.execute} steps that the policy acts by one decision"
-        return None
-    return points
-
-
-@torch.no_grad()
-def decisions_at(run: Run, points: Points) -> Tensor:
-    """(N, X) the normalised actions that a policy carries out after the transitions and at the starts, until it decides
-    again."""
-    policy, parts = of_kind(run, PolicyRun).policy, list[Tensor]()
-    for k, state_NS in enumerate((points.next_MS, points.start_ES)):
-        for i, state_BS in zip(range(0, len(state_NS), BLOCK), state_NS.split(BLOCK), strict=True):
-            act_BKA = policy.sample_actions(state_BS, unfold(len(state_BS), HELD_OUT_SEED, k, i))
-            parts.append((act_BKA[:, : policy.execute] * policy.scales.varies_A).flatten(1))
-    return torch.cat(parts)
 
 
 def table(ranking: Ranking, config: ChooseConfig) -> str:
