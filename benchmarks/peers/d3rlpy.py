@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable
 from importlib import import_module
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.data import Episodes, save_d3rlpy
+from gentraj.data import Episodes
 
 from .peer import Peer, Task
 
@@ -23,11 +21,20 @@ REWARDS = 1000.0  # IQL divides rewards by the range of the data's returns, and 
 
 def replay_buffer(d3rlpy: Any, episodes: Episodes) -> Any:
     """The episodes as a replay buffer of d3rlpy, which is given as a module."""
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of last observations, which it never looks at
-        path = save_d3rlpy(episodes, f"{folder}/data.h5")
-        with path.open("rb") as file:
-            return d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
+    made = [episode(d3rlpy, one) for one in episodes]
+    return d3rlpy.dataset.ReplayBuffer(d3rlpy.dataset.InfiniteBuffer(), episodes=made)
+
+
+def episode(d3rlpy: Any, e: Episodes) -> Any:
+    """An episode of d3rlpy, which has as many observations as actions.
+
+    It lacks the last observation where it ends for good, which d3rlpy never looks at. Where it is cut off, it has one
+    row more than steps, whose action and reward d3rlpy never trains on.
+    """
+    done = bool(e.terminated[-1])
+    more = 0 if done else 1
+    return d3rlpy.dataset.Episode(e.obs[: len(e.act) + more], np.pad(e.act, ((0, more), (0, 0))),
+                                  np.pad(e.reward, (0, more))[:, None], done)
 
 
 class D3rlpy(Peer):

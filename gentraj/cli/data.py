@@ -27,7 +27,7 @@ Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", h
 Files = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     f"Logs as CSV or Parquet, or {DESCRIBED}; several are joined."))]
 NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
-    "The file to write, whose name says how: .hdf5 in D4RL's layout, .h5 in d3rlpy's, or .npz in gentraj's own."))]
+    "The file to write, whose name says how: .hdf5 in D4RL's layout, or .npz in gentraj's own."))]
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
     "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
     "ogbench/{cube-{single,double,triple,quadruple,octuple},scene,puzzle-{3x3,4x4,4x5,4x6}} and "
@@ -88,7 +88,7 @@ class Import(Command):
 
     files: Files
     out: Path | None = None
-    """The file to write, whose name ends in .npz, .hdf5 or .h5, as for `gentraj data export`."""
+    """The file to write, whose name ends in .npz or .hdf5, as for `gentraj data export`."""
     id: str | None = None
     """Instead of --out: the id of the new dataset of Minari's, namespace/name-vN."""
     obs: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ class Export(Command):
     """Write a dataset as a file for other programs. A line counts what its layout has no place for.
 
     Examples: gentraj data export gentraj/mujoco/hopper-medium-v0 hopper.hdf5
-              gentraj data export medium.npz+expert.npz buffer.h5
+              gentraj data export medium.npz+expert.npz both.hdf5
     """
 
     source: Source

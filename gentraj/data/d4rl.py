@@ -8,11 +8,6 @@ step. A warning counts both. A trajectory that ends without a flag is truncated.
 cases, `infos/qpos` and `infos/qvel` only without `next_observations`. `save_d4rl` writes such a file, with the
 environment and the layout of observations and goals in `metadata/gentraj`.
 
-The HDF5 files of d3rlpy's `ReplayBuffer.dump` are read and written too, without d3rlpy. It keeps as many observations
-as actions. An episode that ends for good lacks its last observation there, which d3rlpy never looks at. An episode that
-is truncated has one row more than steps: its last row is only an observation, and d3rlpy never trains on the action and
-the reward in it.
-
 NeoRL-2's npz files (Gao et al. 2025, arXiv 2503.19267) have the same rows under other names (`NEORL`).
 
 AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl_envs` registers as
@@ -24,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -130,8 +125,8 @@ def spec_json(env_id: str, max_episode_steps: int, **kwargs: str) -> str:
 
 
 def read_d4rl(source: str | Path) -> Fields:
-    """Reads the fields of `Episodes`, not yet validated, from an HDF5 file in one of three layouts, or from the file of
-    a D4RL id in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
+    """Reads the fields of `Episodes`, not yet validated, from an HDF5 file in D4RL's or robomimic's layout, or from the
+    file of a D4RL id in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
 
     AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
     no goals, as D4RL's policies are not told the goal. A trajectory of AntMaze goes on after a terminal step, and what
@@ -149,8 +144,6 @@ def read_d4rl(source: str | Path) -> Fields:
     task = single_task(str(source))
     goes_on = task is not None and task.goes_on
     with open_hdf5(path) as file:
-        if is_d3rlpy(file):
-            return read_d3rlpy(file, name)
         if is_robomimic(file):
             arrays, keys = read_robomimic(file, name)
             return d4rl_fields(arrays, name) | {"obs_keys": keys}
@@ -317,23 +310,6 @@ def _last_rows(arrays: Mapping[str, np.ndarray], name: str, terminal_N: np.ndarr
     return last_N
 
 
-@contextmanager
-def new_hdf5(path: Path) -> Iterator[Any]:
-    """Gives an empty `h5py.File` in memory, which is written to `path`, completely or not at all, after the block."""
-    import h5py
-
-    with BytesIO() as file:
-        with h5py.File(file, "w") as h5:
-            yield h5
-        write_file(path, file.getvalue())
-
-
-def _warn_of_loss(path: Path, lost: Sequence[str]) -> None:
-    """Warns of what the layout of a file cannot hold, if there is anything."""
-    if lost:
-        warnings.warn(f"{path}: its layout has no place for {', '.join(lost)}", stacklevel=3)
-
-
 def d4rl_arrays(episodes: Episodes) -> dict[str, np.ndarray]:
     """The steps of episodes under D4RL's names, with a row (S, ...) for each.
 
@@ -353,6 +329,8 @@ def save_d4rl(episodes: Episodes, path: str | Path) -> Path:
     for: extras other than the goal, and the goal at an episode's last observation if it differs from that of the last
     step. Raises `DataError` for a name without .hdf5.
     """
+    import h5py
+
     path = named(path, ".hdf5")
     e, arrays = episodes, d4rl_arrays(episodes)
     lost = [f"the {key} of {len(e.obs):,} observations" for key in e.extras if key != "goal"]
@@ -361,75 +339,12 @@ def save_d4rl(episodes: Episodes, path: str | Path) -> Path:
         arrays["infos/goal"] = np.delete(goal_NG, e.last_rows, 0)
         if new := np.count_nonzero((goal_NG[e.last_rows] != goal_NG[e.last_rows - 1]).any(1)):
             lost.append(f"the goal at the last observation of {new:,} episodes, which is read as the one before")
-    _warn_of_loss(path, lost)
-    with new_hdf5(path) as file:
-        for key, array in arrays.items():
-            file[key] = array
-        file[NOTES] = json.dumps({key: getattr(e, key) for key in NOTED})
+    if lost:
+        warnings.warn(f"{path}: its layout has no place for {', '.join(lost)}", stacklevel=2)
+    with BytesIO() as written:
+        with h5py.File(written, "w") as file:
+            for key, array in arrays.items():
+                file[key] = array
+            file[NOTES] = json.dumps({key: getattr(e, key) for key in NOTED})
+        write_file(path, written.getvalue())
     return path
-
-
-D3RLPY_VERSION = "2.1"  # of d3rlpy's files
-D3RLPY_COLUMNS = ("observations", "actions", "rewards", "terminated")
-
-
-def save_d3rlpy(episodes: Episodes, path: str | Path) -> Path:
-    """Writes a file that d3rlpy's `ReplayBuffer.load` reads, completely or not at all, and returns its path.
-
-    d3rlpy need not be installed. The action and the reward of a truncated episode's last row are 0. Warns of what the
-    layout has no place for: the last observation of an episode that terminated, extras, `goal_dims`, `obs_keys` and the
-    environment. Raises `DataError` for a name without .h5.
-    """
-    path = named(path, ".h5")
-    lost = [f"the {key} of {len(episodes.obs):,} observations" for key in episodes.extras]
-    lost += [key for key in NOTED if getattr(episodes, key)]
-    if ended := np.count_nonzero(episodes.terminated):
-        lost.append(f"the last observation of {ended:,} episodes that terminated")
-    _warn_of_loss(path, lost)
-    with new_hdf5(path) as file:
-        file["columns"] = list(D3RLPY_COLUMNS)
-        file["num_episodes"] = len(episodes)
-        file["version"] = D3RLPY_VERSION
-        for i, e in enumerate(episodes):
-            done = bool(e.terminated[-1])
-            more = 0 if done else 1
-            file[f"observations_{i}"] = e.obs[: len(e.act) + more]
-            file[f"actions_{i}"] = np.pad(e.act, ((0, more), (0, 0)))
-            file[f"rewards_{i}"] = np.pad(e.reward, (0, more))[:, None]
-            file[f"terminated_{i}"] = done
-    return path
-
-
-def is_d3rlpy(file: Any) -> bool:
-    """Whether an open HDF5 file has the layout of `ReplayBuffer.dump`."""
-    return "num_episodes" in file and "columns" in file
-
-
-def read_d3rlpy(file: Any, name: str) -> Fields:
-    """Reads the fields of `Episodes`, not yet validated, from an open file of `ReplayBuffer.dump`.
-
-    An observation that d3rlpy does not keep, the last of an episode that ended for good, is the one before it, and a
-    warning counts these. Raises `DataError` for discrete actions, images and an episode without a step.
-    """
-    rows = list[dict[str, np.ndarray]]()
-    for i in range(int(file["num_episodes"][()])):
-        if any(f"{key}_{i}" not in file for key in D3RLPY_COLUMNS):
-            raise DataError(f"{name}: has d3rlpy's layout, but not {', '.join(D3RLPY_COLUMNS)} for episode {i}; format "
-                            f"{D3RLPY_VERSION} is expected, and observations that are no tuples")
-        obs, act = file[f"observations_{i}"][()], file[f"actions_{i}"][()]
-        reward, done = file[f"rewards_{i}"][()], bool(file[f"terminated_{i}"][()])
-        if obs.ndim != 2 or act.ndim != 2 or act.dtype.kind != "f" or not len(obs) == len(act) == reward.size:
-            raise DataError(f"{name}: episode {i}: observations {obs.shape}, {act.dtype} actions {act.shape} and "
-                            f"rewards {reward.shape}; (N, O), (N, A) of real numbers and (N, 1) are expected, as "
-                            "discrete actions and images are not supported")
-        if len(act) == int(not done):
-            raise DataError(f"{name}: episode {i} is truncated with a single row, or has none, and so has no step; "
-                            "leave it out")
-        last = np.arange(len(act)) == len(act) - 1
-        rows.append({"observations": obs, "actions": act, "rewards": reward.reshape(-1), "terminals": last & done,
-                     "timeouts": last & (not done)})
-    arrays = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-    if lost := np.count_nonzero(arrays["terminals"]):
-        warnings.warn(f"{name}: d3rlpy keeps no last observation of an episode that ended for good; in {lost} episodes "
-                      "the one before it is repeated", stacklevel=3)
-    return d4rl_fields(arrays, name, ends_in_observation=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..files import check_output
 from ..progress import busy
-from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d3rlpy, save_d4rl
+from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d4rl
 from .ends import ends_like_any
 from .episodes import DataError, Episodes, Fields, last_steps, npz_fields, open_npz, problems, save_npz, wrong_shapes
 from .lerobot import INFO, PREFIX, is_lerobot_folder, read_lerobot
@@ -67,8 +67,7 @@ def read_npz(source: str) -> Fields:
 
 FORMATS = (
     Format("an .npz file of gentraj, OGBench, NeoRL-2 or in D4RL's layout", ends_in(".npz"), read_npz, is_path=True),
-    Format("an .hdf5 or .h5 file in D4RL's, d3rlpy's or robomimic's layout", ends_in(".hdf5", ".h5"), read_d4rl,
-           is_path=True),
+    Format("an .hdf5 or .h5 file in D4RL's or robomimic's layout", ends_in(".hdf5", ".h5"), read_d4rl, is_path=True),
     Format("the folder of a LeRobot dataset", is_lerobot_folder, read_lerobot, is_path=True),
     Format("lerobot:OWNER/NAME", lambda source: source.startswith(PREFIX), read_lerobot),
     Format("a D4RL id such as maze2d-umaze-v1", lambda source: source in d4rl_table(), read_d4rl, known=d4rl_table),
@@ -80,8 +79,7 @@ PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 """How the names of files end that hold Python's objects."""
 DESCRIBED = f"{', '.join(one.described for one in FORMATS[:-1])} or {FORMATS[-1].described}"
 
-WRITERS: Mapping[str, Callable[[Episodes, Path], Path]] = {
-    ".hdf5": save_d4rl, ".h5": save_d3rlpy, ".npz": save_npz}
+WRITERS: Mapping[str, Callable[[Episodes, Path], Path]] = {".hdf5": save_d4rl, ".npz": save_npz}
 """What writes a file of episodes, by the end of its name."""
 
 

@@ -120,7 +120,7 @@ class RunConfig:
     """The settings that every run has; each kind of run adds its parts and its training."""
 
     dataset: str = ""
-    """A Minari id, a D4RL id, an OGBench name, a file (.hdf5 or .h5 in D4RL's, d3rlpy's or robomimic's layout, .npz of
+    """A Minari id, a D4RL id, an OGBench name, a file (.hdf5 or .h5 in D4RL's or robomimic's layout, .npz of
     gentraj, OGBench or NeoRL-2) or a LeRobot dataset (lerobot:OWNER/NAME or its folder); '+' joins several."""
     env_id: str | None = None
     """The environment, if the data do not name one or another one is wanted: a Gymnasium id or a task name. Its
