@@ -8,8 +8,6 @@ step. A warning counts both. A trajectory that ends without a flag is truncated.
 cases, `infos/qpos` and `infos/qvel` only without `next_observations`. `save_d4rl` writes such a file, with the
 environment and the layout of observations and goals in `metadata/gentraj`.
 
-NeoRL-2's npz files (Gao et al. 2025, arXiv 2503.19267) have the same rows under other names (`NEORL`).
-
 AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl_envs` registers as
 D4RL/ID.
 """
@@ -31,15 +29,13 @@ import numpy as np
 
 from ..files import write_file
 from ..progress import one_line
-from .episodes import WORDS, DataError, Episodes, Fields, as_flags, as_numbers, as_whole, last_steps, named
+from .episodes import WORDS, DataError, Episodes, Fields, as_flags, as_numbers, last_steps, named
 from .robomimic import is_robomimic, read_robomimic
 from .splitting import split_at_terminations
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
-NEORL = {"obs": "observations", "action": "actions", "reward": "rewards", "done": "terminals",
-         "next_obs": "next_observations", "truncated": "timeouts"}
 SUFFIXES = (".hdf5", ".h5")
 NOTES = "metadata/gentraj"  # in a file of `save_d4rl`, JSON of the fields NOTED
 NOTED = ("env", "goal_dims", *WORDS)
@@ -238,20 +234,6 @@ def d4rl_fields(arrays: Mapping[str, np.ndarray], name: str, *, ends_in_observat
             "terminated": terminated, "truncated": last_steps(lengths_E) & ~terminated, "lengths": lengths_E,
             "extras": extras, "name": name,
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
-
-
-def neorl_fields(members: Mapping[str, np.ndarray], name: str) -> Fields:
-    """Converts the arrays of a NeoRL file to the fields of `Episodes`, not yet validated.
-
-    Trajectories end where they are done or truncated; a file that does not tell the latter has the first row of each in
-    `index`. Raises `DataError` for another layout.
-    """
-    arrays = {d4rl: members[key] for key, d4rl in NEORL.items() if key in members}
-    if "timeouts" not in arrays and "index" in members:
-        starts_E = as_whole(members["index"], name, "index").reshape(-1)
-        row_N = np.arange(len(arrays["observations"]))
-        arrays["timeouts"] = np.isin(row_N + 1, starts_E)
-    return d4rl_fields(arrays, name)
 
 
 def _warn_of_last_steps(name: str, steps_E: np.ndarray, terminal_E: np.ndarray, reward_E: np.ndarray) -> None:

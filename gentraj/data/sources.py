@@ -20,7 +20,7 @@ import numpy as np
 
 from ..files import check_output
 from ..progress import busy
-from .d4rl import NEORL, d4rl_fields, d4rl_table, neorl_fields, read_d4rl, save_d4rl
+from .d4rl import d4rl_fields, d4rl_table, read_d4rl, save_d4rl
 from .ends import ends_like_any
 from .episodes import DataError, Episodes, Fields, last_steps, npz_fields, open_npz, problems, save_npz, wrong_shapes
 from .lerobot import INFO, PREFIX, is_lerobot_folder, read_lerobot
@@ -52,13 +52,11 @@ def ends_in(*suffixes: str) -> Callable[[str], bool]:
 
 
 def read_npz(source: str) -> Fields:
-    """Reads an npz file in one of four layouts, which differ in the names of their arrays."""
+    """Reads an npz file in one of three layouts, which differ in the names of their arrays."""
     path = Path(source)
     members = open_npz(path)
     if "format" in members:
         return npz_fields(members, path)
-    if NEORL.keys() - {"truncated"} <= members.keys():
-        return neorl_fields(members, path.stem)
     # OGBench's files have none of these, unless somebody added rewards to one of its compact files, which have valids.
     if {"timeouts", "next_observations"} & members.keys() or ("rewards" in members and "valids" not in members):
         return d4rl_fields(members, path.stem)
@@ -66,7 +64,7 @@ def read_npz(source: str) -> Fields:
 
 
 FORMATS = (
-    Format("an .npz file of gentraj, OGBench, NeoRL-2 or in D4RL's layout", ends_in(".npz"), read_npz, is_path=True),
+    Format("an .npz file of gentraj, of OGBench or in D4RL's layout", ends_in(".npz"), read_npz, is_path=True),
     Format("an .hdf5 or .h5 file in D4RL's or robomimic's layout", ends_in(".hdf5", ".h5"), read_d4rl, is_path=True),
     Format("the folder of a LeRobot dataset", is_lerobot_folder, read_lerobot, is_path=True),
     Format("lerobot:OWNER/NAME", lambda source: source.startswith(PREFIX), read_lerobot),

@@ -121,7 +121,7 @@ class RunConfig:
 
     dataset: str = ""
     """A Minari id, a D4RL id, an OGBench name, a file (.hdf5 or .h5 in D4RL's or robomimic's layout, .npz of
-    gentraj, OGBench or NeoRL-2) or a LeRobot dataset (lerobot:OWNER/NAME or its folder); '+' joins several."""
+    gentraj, OGBench or D4RL's layout) or a LeRobot dataset (lerobot:OWNER/NAME or its folder); '+' joins several."""
     env_id: str | None = None
     """The environment, if the data do not name one or another one is wanted: a Gymnasium id or a task name. Its
     arguments are given by --env-kwargs KEY=VALUE."""

@@ -1,4 +1,4 @@
-"""The files of robomimic and NeoRL-2: the same steps as they were written, and what is wrong in one line."""
+"""The files of robomimic: the same steps as they were written, and what is wrong in one line."""
 
 from __future__ import annotations
 
@@ -67,18 +67,3 @@ def test_what_is_no_demonstration_of_states_says_so_in_one_line(change: str, mes
     assert "\n" not in str(raised.value)
     with pytest.raises(DataError, match=r"is a vector \(object, robot0_eef_pos"):
         load_episodes(robomimic(tmp_path / "image.hdf5", {"demo_0": 3}, images=True))
-
-
-@pytest.mark.parametrize("ends", ["truncated", "index"])
-def test_a_file_of_neorl_has_the_steps_of_its_trajectories(ends: str, tmp_path: Path) -> None:
-    """The first trajectory terminates after two steps, the second is cut off after three."""
-    obs = np.array([[0.0], [1], [10], [11], [12]])
-    members: dict[str, np.ndarray] = {
-        "obs": obs, "next_obs": obs + 1, "action": -obs, "reward": np.arange(5.0)[:, None],
-        "done": np.array([0, 1, 0, 0, 0])[:, None]}
-    members[ends] = np.array([0, 0, 0, 0, 1])[:, None] if ends == "truncated" else np.array([0, 2])
-    np.savez(tmp_path / "DMSD-train.npz", **members)
-    e = load_episodes(tmp_path / "DMSD-train.npz")
-    assert e.obs[:, 0].tolist() == [0, 1, 2, 10, 11, 12, 13] and e.act[:, 0].tolist() == [0, -1, -10, -11, -12]
-    assert e.lengths.tolist() == [2, 3] and e.reward.tolist() == [0, 1, 2, 3, 4]
-    assert e.terminated.tolist() == [False, True, False, False, False] and e.truncated[-1]
