@@ -13,7 +13,7 @@ from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weight
 from .policies.policy import ActionModel, Policy, PolicyConfig, Transition
 from .policies.scales import StateActionScales
 from .policies.student import Student, StudentConfig
-from .prior import log_prob, plan_prior, policy_prior, score
+from .prior import log_prob, policy_prior, score
 from .realtime.background import Deadline, SimulatedTime
 from .realtime.planner import RealTimePlanner
 from .realtime.policy import RealTimeActor
@@ -27,5 +27,5 @@ __all__ = [
     "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig",
     "PolicyValue", "RealTimeActor", "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student",
     "StudentConfig", "Transition", "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile",
-    "log_prob", "plan_prior", "policy_prior", "score", "state_value",
+    "log_prob", "policy_prior", "score", "state_value",
 ]

@@ -8,28 +8,14 @@ better part of that behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from gentraj.device import device_of
-from gentraj.models.model import TrajectoryModel
-from gentraj.networks.embedding import padded
-from gentraj.randomness import Seeds, as_noise
-from gentraj.trajectory import (
-    DEFAULT_OPTIONS,
-    Condition,
-    Guide,
-    SamplingOptions,
-    SupportsLogProb,
-    SupportsScore,
-    TrajectorySpec,
-)
+from gentraj.randomness import Seeds
+from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, SupportsLogProb, SupportsScore
 
 from .episodic import finite_actions
 from .mpc import Prior
-from .planning.sampler import with_context
 from .policies.policy import Policy, action_model_of
 
 
@@ -44,30 +30,6 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
         state_BS = policy.scales.state(obs_BO.to(policy.device), goal_BG if policy.scales.context_dim else None)
         act_BNKA = finite_actions(actions.sample(state_BS, seeds, options, number), "the policy")
         return policy.scales.act.unnormalize(act_BNKA)
-
-    return sample
-
-
-def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS,
-               context: Sequence[float] = ()) -> Prior:
-    """A prior that samples trajectories of a planner's model and takes their actions.
-
-    With `goal_dims` and a goal, the trajectories reach the goal at their last timestep. `context` is what the model is
-    conditioned on, such as a return (`run.planning.context`); without it, such a model samples what all of its data do.
-    Raises ValueError for trajectories without actions, and for timesteps that are more than one environment step apart.
-    """
-    spec, device = model.spec, device_of(model)
-    if not spec.act_dim or spec.spacing != 1:
-        raise ValueError("a prior of actions needs trajectories with actions, and timesteps one environment step "
-                         f"apart; these are of {spec}: train a run with joint=True and stride=1")
-
-    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Seeds) -> Tensor:
-        start = Condition.empty(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
-        if goal_BG is not None and goal_dims:
-            start = start.with_obs(-1, goal_BG.to(device), goal_dims)
-        start = with_context(start, tuple(context))
-        noise = as_noise(seeds, len(obs_BO), "observations").several(number)
-        return spec.split(model.sample(start, number, seed=noise, options=options))[1]
 
     return sample
 
@@ -105,25 +67,6 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
     score_BKA = model.score(x_BKD, condition, t)[..., condition.spec.obs_dim :]
     return torch.where(policy.scales.varies_A, score_BKA / policy.scales.act.scale_D, 0)
-
-
-def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:
-    """A guide that prefers trajectories whose actions are a policy's (policy-guided diffusion, Jackson et al. 2024).
-
-    It is -weight times the sum of squared distances to the policy's actions at the trajectory's observations, in units
-    of `half_A`, and has a gradient with respect to the actions only. The policy has no goals, and its noise is fixed.
-    """
-    half_A = half_A.to(policy.device)
-
-    def guide(x_RHD: Tensor) -> Tensor:
-        obs_RHO, act_RHA = spec.split(x_RHD)
-        with torch.no_grad():
-            state = padded(policy.scales.state(obs_RHO.detach().flatten(0, 1), None))
-            wanted = policy.scales.act.unnormalize(policy.sample_actions(state, [0] * len(state))[:, 0])
-        wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
-        return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
-
-    return guide
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:

@@ -271,7 +271,7 @@ class Augment(AugmentConfig, Command):
     are those of the data with noise, or of --policy, or of trajectories sampled by the planner --trajectories.
 
     When a policy is trained on the new dataset, its critic learns from all steps but the policy itself only from the
-    real ones. With --trajectories but without --policy both learn from all steps, as the actions are like the data's.
+    real ones. With --trajectories both learn from all steps, as the actions are like the data's.
 
     Examples: gentraj augment gentraj/mujoco/hopper-medium-v0 --model runs/world --steps 100000 --out mine/hopper-v0
               gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1

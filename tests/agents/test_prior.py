@@ -15,14 +15,11 @@ from gentraj.agents.policies.iql import IQLConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.swift import SwiftConfig
-from gentraj.agents.prior import log_prob, plan_prior, policy_prior, score
+from gentraj.agents.prior import log_prob, policy_prior, score
 from gentraj.data import ContextConfig, Episodes
-from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import ACTION_MODELS
 from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
-from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=16, depth=1, frequencies=0)
 SCALE, SHIFT = torch.tensor([3.0, 0.25]), torch.tensor([2.0, 0.0])  # of the actions: from -1 to 5, -0.25 to 0.25
@@ -136,25 +133,3 @@ def test_a_policy_with_a_model_is_a_prior_of_its_chunks(config: Any) -> None:
     assert (act_BNKA.std(1).amax((1, 2)) > 0).all()  # an entry of theirs may lie at its bound
     # a goal it was not taught is no news
     assert torch.equal(sample_prior(OBS[1:], torch.zeros(1, 2), 4, [6]), act_BNKA[1:])
-
-
-def joint(stride: int = 1, act_dim: int = 2) -> Diffusion:
-    spec = TrajectorySpec(3, act_dim, 5, stride)
-    return Diffusion(spec, DiffusionConfig(SMALL), Normalizer.identity(spec.dim))
-
-
-def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, model = [], joint()
-    sample = model.sample
-
-    def watched(known: Condition, *args: Any, **more: Any) -> Tensor:
-        asked.append(known)
-        return sample(known, *args, **more)
-
-    monkeypatch.setattr(model, "sample", watched)
-    sample_prior = plan_prior(model, goal_dims=(0, 2), options=SamplingOptions(steps=2))
-    act_BNKA = sample_prior(OBS, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 4, [5, 6])
-    assert act_BNKA.shape == (2, 4, 5, 2) and torch.equal(asked[0].values_BHD[:, 0, :3], OBS)
-    assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]
-    torch.testing.assert_close(sample_prior(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
-    assert not sample_prior(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()

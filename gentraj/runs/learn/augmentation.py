@@ -12,7 +12,6 @@ from gymnasium.spaces import Box
 from pydantic import NonNegativeFloat, PositiveInt
 from pydantic_core import to_jsonable_python
 
-from gentraj.agents.prior import likeness
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.envs.recording.recipes import make_missing
 from gentraj.envs.worlds import branches
@@ -27,15 +26,13 @@ from ...device import pick_device
 from ...models.conditioning import KINDS
 from ...progress import say
 from ...randomness import fold
-from ...trajectory import Agent, Condition, Guide, SamplingOptions, TrajectorySpec
+from ...trajectory import Agent, Condition, SamplingOptions, TrajectorySpec
 from ..kinds.environment import compute_reward
 from ..kinds.loading import load
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import of_kind
 from ..kinds.world_run import WorldModelRun
-
-TILT = 5.0  # of samples towards a policy: as strong as if it acted with normal noise of 0.3 half ranges
 
 
 @settings
@@ -62,8 +59,7 @@ class AugmentConfig:
     """Standard deviation of the noise added to the actions of the data or of the policy, in units of half the action's
     range. With --trajectories no noise is added."""
     policy: Path | None = None
-    """The run folder of a policy that acts in the branches; with --trajectories, the sampled actions are tilted towards
-    this policy's."""
+    """The run folder of a policy that acts in the branches."""
     trajectories: Path | None = None
     """The run folder of a planner whose model samples the starts and the actions of the branches. Its trajectories must
     have actions and a stride of 1 (train it with --joint --stride 1 --conditioning.start 0.5)."""
@@ -82,6 +78,11 @@ class AugmentConfig:
     """Seed; the same seed gives the same dataset."""
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        if self.policy is not None and self.trajectories is not None:
+            raise ValueError("policy and trajectories both say which actions are taken in the branches; give one of "
+                             "them")
 
 
 def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
@@ -108,7 +109,7 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     whole = rollouts.episodes(data)
     description = f"{counts['steps']} steps imagined by {config.model}"
     if not config.only_synthetic:
-        if planner is None or policy is not None:  # else the actions are like those of the data
+        if planner is None:  # else the actions are like those of the data
             whole = marked(whole)
         whole = concatenate([data, whole])
         description = f"{config.dataset} and {description}"
@@ -140,12 +141,6 @@ def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, pl
         if kind != "start" and getattr(planner.config.conditioning, kind) == 1:
             raise ValueError(f"{planner.folder}: its model was always conditioned on {kind}; train one with "
                              f"--conditioning.{kind} 0.5")
-    if policy is not None and policy.policy.scales.context_dim:
-        raise ValueError(f"{policy.description} and is conditioned on goals, which trajectories do not have; leave "
-                         "--policy or --trajectories out")
-    if policy is not None and policy.policy.spec.past:
-        raise ValueError(f"{policy.description} and remembers {policy.policy.spec.past} steps, which sampled "
-                         "trajectories do not begin with; leave --policy or --trajectories out")
 
 
 def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None, planner: PlannerRun | None,
@@ -154,21 +149,16 @@ def source(config: AugmentConfig, data: Episodes, policy: PolicyRun | None, plan
 
     `memory` says which steps before the starts the world model remembers.
     """
-    low_A = data.act.min(0)
-    high_A = data.act.max(0)
     if planner is not None:
-        guide = None
-        if policy is not None:
-            half_A = torch.from_numpy(np.where(high_A > low_A, (high_A - low_A) / 2, 1)).float()
-            guide = likeness(policy.policy, planner.model.spec, half_A, TILT)
-        return from_samples(planner, data, config.branch, guide), None
+        return from_samples(planner, data, config.branch), None
     if policy is not None:
+        low_A, high_A = data.act.min(0), data.act.max(0)
         agent = policy.agent(Box(low_A, high_A))
         return branches.from_data(data, config.branch, None, memory), NoisyAgent(agent, low_A, high_A, config.noise)
     return branches.from_data(data, config.branch, config.noise, memory), None
 
 
-def from_samples(planner: PlannerRun, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:
+def from_samples(planner: PlannerRun, data: Episodes, length: int) -> SampleStarts:
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data.
 
     A model that was always conditioned on the first observation is conditioned on observations of the data.
@@ -183,7 +173,7 @@ def from_samples(planner: PlannerRun, data: Episodes, length: int, guide: Guide 
         condition = Condition.empty(spec, len(seeds), device=planner.device)
         if planner.config.conditioning.start == 1:
             condition = condition.with_obs(0, torch.from_numpy(starts.obs_BO))
-        x_BHD = model.sample(condition, guide=guide, seed=[fold(seed, 3) for seed in seeds],
+        x_BHD = model.sample(condition, seed=[fold(seed, 3) for seed in seeds],
                              options=SamplingOptions(steps=planner.planning.steps))[:, 0]
         obs_BHO, act_BHA = (x.cpu().numpy() for x in spec.split(x_BHD))
         act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
