@@ -7,16 +7,15 @@ is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..files import new_file
 from .style import (
     BLUE,
-    DPI,
     FLOOR,
     GREEN,
     GREY,
@@ -33,11 +32,6 @@ from .style import (
     trust_scale,
     zoom,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NOWHERE = np.empty((0, 2))
 SMALL = 0.25  # of the width of the walls
@@ -169,45 +163,6 @@ def plot_actions(recorded_NA: np.ndarray, chosen_NA: np.ndarray, path: Path, nam
         ax.set(xlabel="recorded", ylabel="chosen")
     head(figure, (), "Actions in recorded states")
     return save(figure, path)
-
-
-def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path, floor: Floor = FLOOR, *,
-                  data_M2: np.ndarray = NOWHERE) -> Path:
-    """Draws the frames (N, H, 2) of a denoising, each titled with its noise level, as an endless GIF.
-
-    They show the extent of the last frame and of `data_M2`; noise outside of it is clipped. Timesteps are coloured from
-    dark (first) to light (last), which shows their order where noise hides the line.
-    """
-    figure, [ax] = panels(1, width=4.6, height=4.2)
-    floor.draw(ax, np.concatenate([frames[-1].reshape(-1, 2), data_M2]))
-
-    def drawn(frame_NH2: np.ndarray) -> list[Artist]:
-        order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
-        return [*ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5),
-                ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
-
-    return film_denoising(figure, ax, [lambda x=x: drawn(x) for x in frames], levels, path)
-
-
-def film_denoising(figure: Figure, ax: Axes, draws: Sequence[Callable[[], Iterable[Artist]]],
-                   levels: Sequence[float], path: Path) -> Path:
-    """Draws what each of `draws` adds to the figure as a frame of an endless GIF; `ax` is titled with the noise."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.set_dpi(DPI * 0.75)
-    canvas = FigureCanvasAgg(figure)
-    images = []
-    ax.set_title("Denoising", loc="left", fontsize=10)
-    canvas.draw()
-    figure.set_layout_engine("none")  # a layout for each frame would make the figure shake
-    for draw, level in zip(draws, levels, strict=True):
-        drawn = [*draw()]
-        ax.set_title(f"Denoising: noise {level:.2f}", loc="left", fontsize=10)
-        canvas.draw()
-        images.append(np.array(canvas.buffer_rgba())[..., :3])
-        for artist in drawn:
-            artist.remove()
-    return save_gif(images, path, 150, side=600)
 
 
 def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: int = 320) -> Path:

@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .figures import film_denoising
-from .style import BLUE, GREY, head, panels, save
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from .style import GREY, head, panels, save
 
 MOST_PANELS = 12
-MOST_IN_FILM = 5
 MOST_NAMED = 4  # constant entries whose values a figure says
 NEGLIGIBLE = 1e-5  # a difference beside the size of the numbers
 
@@ -45,58 +38,29 @@ def plot_signals(signals: Sequence[Signals], names: Sequence[str], path: Path, t
     Of more than `MOST_PANELS` entries, so many are drawn, evenly spaced. `bounds_2D` are the least and the greatest
     value that each entry may have; those that are not finite are not drawn.
     """
-    figure, shown = _column(signals, names, MOST_PANELS)
-    for d, ax in shown.items():
-        for each in signals:
-            _draw(ax, each, d)
-        if bounds_2D is not None:
-            for bound in bounds_2D[:, d][np.isfinite(bounds_2D[:, d])]:
-                ax.axhline(bound, color=GREY, lw=1.0, ls=(0, (3, 2)), label="limits")
-    head(figure, [*shown.values()], title)
-    return save(figure, path)
-
-
-def denoising_signals(frames: Sequence[np.ndarray], levels: Sequence[float], data: Signals, names: Sequence[str],
-                      path: Path) -> Path:
-    """Draws the frames (N, T, D) of a denoising over those `data`, each titled with its noise level, as an endless GIF.
-
-    They show the extent of the last frame and of the data; noise outside of it is clipped.
-    """
-    final = data._replace(label="plans", x_NTD=frames[-1], colour=BLUE)
-    figure, shown = _column([data, final], names, MOST_IN_FILM)
-    for d, ax in shown.items():
-        _draw(ax, data, d)
-        lines = _draw(ax, final, d)
-        ax.set_ylim(ax.get_ylim())
-        for line in lines:
-            line.remove()
-
-    def drawn(frame_NTD: np.ndarray) -> Iterator[Artist]:
-        for d, ax in shown.items():
-            yield from _draw(ax, final._replace(x_NTD=frame_NTD), d)
-
-    return film_denoising(figure, next(iter(shown.values())), [lambda x=x: drawn(x) for x in frames], levels, path)
-
-
-def _column(signals: Sequence[Signals], names: Sequence[str], most: int) -> tuple[Figure, dict[int, Axes]]:
-    """A figure and the panels of the entries that it shows, at most so many."""
     from matplotlib.ticker import MaxNLocator
 
     first_XD = signals[0].x_NTD.reshape(-1, len(names))
     low_D = np.fmin.reduce(first_XD)
-    varying, entries = choose_entries(low_D, np.fmax.reduce(first_XD), most)
+    varying, entries = choose_entries(low_D, np.fmax.reduce(first_XD), MOST_PANELS)
     figure, axes = panels(len(entries), columns=1, width=7.0, height=0.9)
     first = min(each.step_T[0] for each in signals)
     last = max(each.step_T[-1] for each in signals)
-    shown = dict(zip(map(int, entries), axes, strict=True))
-    for d, ax in shown.items():
+    for d, ax in zip(entries, axes, strict=True):
+        for label, step_T, x_NTD, colour, width, alpha in signals:
+            lines = ax.plot(step_T, x_NTD[..., d].T, color=colour, lw=width, alpha=alpha, zorder=3 - width / 10)
+            lines[0].set_label(label)  # a legend names the first
+        if bounds_2D is not None:
+            for bound in bounds_2D[:, d][np.isfinite(bounds_2D[:, d])]:
+                ax.axhline(bound, color=GREY, lw=1.0, ls=(0, (3, 2)), label="limits")
         ax.set_xlim(first, max(last, first + 1))
         ax.set_ylabel(names[d], rotation=0, ha="right", va="center", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(3))
         ax.label_outer()
     axes[-1].set_xlabel("\n".join(["environment steps", *left_out(names, varying, entries, low_D)]), fontsize=9)
-    return figure, shown
+    head(figure, axes, title)
+    return save(figure, path)
 
 
 def choose_entries(low_D: np.ndarray, high_D: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,14 +81,6 @@ def left_out(names: Sequence[str], varying: np.ndarray, entries: np.ndarray, low
         yield f"{len(constant)} entries are constant"
     elif constant:
         yield "constant: " + ", ".join(f"{names[d]} {low_D[d]:.4g}" for d in constant)
-
-
-def _draw(ax: Axes, signals: Signals, entry: int) -> Sequence[Artist]:
-    """The lines of an entry; a legend names the first."""
-    label, step_T, x_NTD, colour, width, alpha = signals
-    lines = ax.plot(step_T, x_NTD[..., entry].T, color=colour, lw=width, alpha=alpha, zorder=3 - width / 10)
-    lines[0].set_label(label)
-    return lines
 
 
 def executed(obs_SO: np.ndarray, act_TA: np.ndarray) -> np.ndarray:

@@ -75,5 +75,5 @@ def test_a_family_with_the_documented_members_alone_is_trained_evaluated_sampled
     for words in (("evaluate", "--episodes", 1, "--no-baselines"), ("sample", "--out", tmp_path / "plans.npz"),
                   ("measure", "--num", 8)):
         assert gentraj(words[0], run.folder, *words[1:]) == 0, words
-    assert all(picture.image for picture in Drawing(run, run.folder, seed=0).denoising())
+    assert all(picture.image for picture in Drawing(run, run.folder, seed=0).samples())
     assert '"sampling": "Own"' in (run.folder / "evaluation.json").read_text()

@@ -196,5 +196,5 @@ def test_samples_have_the_contexts_of_the_windows_beside_them(run_folder: Path) 
     run = load(run_folder)
     context = run.reference.x_BHD[:, 0, :1] + 1
     told = changed(run, reference=replace(run.reference, context_BC=context))
-    start = report.Drawing(told, run_folder / "figures", 0)._start(slice(5, 9))
+    start = report.Drawing(told, run_folder / "figures", 0)._start(torch.arange(5, 9))
     assert start.context_BC is not None and torch.equal(start.context_BC, start.values_BHD[:, 0, :1] + 1)

@@ -25,11 +25,11 @@ from ...files import check_output, short_names
 from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
 from ...plots.page import Beside, Picture, Table, show, write_report
-from ...plots.signals import Signals, denoising_signals, executed, plot_signals, windows_of_data
+from ...plots.signals import Signals, executed, plot_signals
 from ...plots.style import BLUE, GREEN, ORANGE, Floor
 from ...progress import bar, busy, one_line, say
 from ...randomness import unfold
-from ...trajectory import Condition, SamplingOptions, only_steps
+from ...trajectory import Condition
 from ..judge.held_out import decided
 from ..judge.saved_scores import read_scores, yardstick_returns
 from ..judge.world_evaluation import JudgeConfig, evaluate_world_model
@@ -37,11 +37,10 @@ from ..kinds.folder import RunFolder, last_evaluations
 from ..kinds.loading import load
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
-from ..kinds.presets import model_config
 from ..kinds.run import Run, steps_done, straight
 from ..kinds.world_run import WorldModelRun
 from .card import explanation, facts, own_scores, score_rows
-from .floor import WINDOWS, draw_samples, entry_names, floor_of
+from .floor import draw_samples, entry_names, floor_of
 
 EPISODES = 6
 SAMPLES = 48
@@ -95,7 +94,7 @@ def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
     if isinstance(run, PolicyRun):
         work["Actions"] = drawing.actions
     if isinstance(run, PlannerRun):  # a policy's model samples actions, not trajectories
-        work |= {"Samples and data": drawing.samples, "Denoising": drawing.denoising}
+        work["Samples and data"] = drawing.samples
     work["Loss"] = drawing.loss
     work["Model"] = lambda: [Table("Model", ("setting", "value"), list(facts(run).items()))]
     parts: list[Table | Picture] = []
@@ -256,34 +255,7 @@ class Drawing:
         return [Picture("Samples and data", "Sampled from the same first observations as the windows of data.",
                         image)]
 
-    def denoising(self) -> list[Picture]:
-        """A film from noise to plans; nothing for a model that samples a trajectory in one step."""
-        path = self.folder / "denoising.gif"
-        frames: list[np.ndarray] = []
-        levels: list[float] = []
-        config = model_config(self.run.config)
-        if config is None or config.DIRECT:
-            return []
-        spec = self.run.model.spec
-
-        def observe(x: Tensor, t: Tensor) -> None:
-            frames.append(x.cpu().numpy())
-            levels.append(float(t))
-
-        steps = only_steps(self.run.model) or config.max_steps or 20
-        self.run.model.sample(self._start(slice(1)), 6, seed=self.seed, options=SamplingOptions(steps=steps),
-                              observe=observe)
-        caption = "Six trajectories from one start, from noise to plan"
-        if self.floor is None:
-            data = windows_of_data(np.array(spec.times), repeat_last(self.run.reference)[:WINDOWS].cpu().numpy())
-            image = denoising_signals(frames, levels, data, self.names[: spec.dim], path)
-            return [Picture("Denoising", f"{caption}, over windows of the data.", image)]
-        places = [self.floor.places(x_NHD) for x_NHD in frames]
-        data_MD = self.run.reference.x_BHD[self.run.reference.mask_BHD[..., 0]].cpu().numpy()
-        image = figures.denoising_gif(places, levels, path, self.floor, data_M2=self.floor.places(data_MD))
-        return [Picture("Denoising", f"{caption}; the colour is the timestep.", image)]
-
-    def _start(self, rows: Tensor | slice) -> Condition:
+    def _start(self, rows: Tensor) -> Condition:
         """The first observations, and the contexts if there are any, of these windows of the data."""
         spec, reference = self.run.model.spec, self.run.reference
         obs_BO = spec.split(reference.x_BHD[rows])[0][:, 0]
