@@ -139,30 +139,27 @@ def measures_table(measured: JsonObject) -> str:
 
 @settings
 class Report(Command):
-    """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page; of several
-    runs, their films, scores and losses side by side.
+    """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page.
+    Several runs are compared by `gentraj compare`.
 
     The figures show the loss, an episode as a GIF and the executed paths; for a planner also samples and plans, and
     for a world model its errors on held-out data.
 
     Examples: gentraj report runs/demo
               gentraj report runs/demo --seed 3 --out pages/demo.html
-              gentraj report runs/iql runs/swift --out both.html
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """The folders of one run or several, as `gentraj train` writes them."""
+    run: RunPath
+    """The folder of a run, as `gentraj train` writes it."""
     step: CheckpointStep = None
     out: Path | None = None
-    """The HTML file to write; by default RUN/report.html, or report.html of several runs. The figures are written to a
-    folder `figures` next to it."""
+    """The HTML file to write; by default RUN/report.html. The figures are written to a folder `figures` next to it."""
     seed: int = 0
     """Seed of the episodes and samples in the figures."""
     device: Device = None
 
     def __call__(self) -> None:
-        runs = [load_trained(run, self.device, self.step) for run in self.runs]
-        print_saved(make_report(*runs, out=self.out, seed=self.seed))
+        print_saved(make_report(load_trained(self.run, self.device, self.step), self.out, self.seed))
 
 
 Limit = Annotated[float, AllowInfNan(True)]

@@ -30,13 +30,6 @@ class Picture(NamedTuple):
     why_missing: str = ""
 
 
-class Beside(NamedTuple):
-    """Pictures that a report shows side by side, each under its own title."""
-
-    title: str
-    pictures: Sequence[Picture]
-
-
 LONG = 40  # characters; a longer fact takes a row of its own
 
 STYLE = """
@@ -59,7 +52,6 @@ th, td { padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); 
 th { vertical-align: bottom }
 th:first-child, td:first-child { text-align: left }
 .note { margin: .4rem 0 }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem }
 .missing { border-left: 3px solid var(--line); padding: .2rem .8rem }
 figure { margin: 0 }
 img { max-width: 100%; background: #fff; border-radius: .5rem; padding: .4rem; box-sizing: border-box }
@@ -75,14 +67,13 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(path: Path, title: str, parts: Sequence[Table | Picture | Beside], made: Mapping[str, object]) -> Path:
+def write_report(path: Path, title: str, parts: Sequence[Table | Picture], made: Mapping[str, object]) -> Path:
     """Writes the page atomically and returns its path.
 
-    `made` says how what is reported was made, where that can be said. A note replaces a figure whose file is missing.
+    `made` says how what is reported was made. A note replaces a figure whose file is missing.
     """
     body = [_part(part) for part in parts]
-    if made:
-        body.append(_facts(made))
+    body.append(_facts(made))
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
     return write_file(path, page.encode())
 
@@ -119,13 +110,10 @@ def _table(table: Table) -> str:
             f"<tbody>{lines}</tbody></table></div>{note}")
 
 
-def _part(part: Table | Picture | Beside) -> str:
+def _part(part: Table | Picture) -> str:
     if isinstance(part, Table):
         return _table(part)
-    if isinstance(part, Picture):
-        return f"<h2>{escape(part.title)}</h2>{_figure(part)}"
-    figures = "".join(f"<div><p>{escape(picture.title)}</p>{_figure(picture)}</div>" for picture in part.pictures)
-    return f"<h2>{escape(part.title)}</h2><div class=\"beside\">{figures}</div>"
+    return f"<h2>{escape(part.title)}</h2>{_figure(part)}"
 
 
 def _figure(picture: Picture) -> str:

@@ -46,7 +46,7 @@ def plot_signals(signals: Sequence[Signals], names: Sequence[str], path: Path, t
     figure, axes = panels(len(entries), columns=1, width=7.0, height=0.9)
     first = min(each.step_T[0] for each in signals)
     last = max(each.step_T[-1] for each in signals)
-    for d, ax in zip(entries, axes, strict=True):
+    for d, ax in zip(map(int, entries), axes, strict=True):
         for label, step_T, x_NTD, colour, width, alpha in signals:
             lines = ax.plot(step_T, x_NTD[..., d].T, color=colour, lw=width, alpha=alpha, zorder=3 - width / 10)
             lines[0].set_label(label)  # a legend names the first

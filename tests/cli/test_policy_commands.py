@@ -23,9 +23,9 @@ from gentraj.cli import using
 from gentraj.data import Episodes
 from gentraj.families import ACTION_MODELS
 from gentraj.runs import PolicyRunConfig
+from gentraj.runs.judge.saved_scores import yardstick_returns
 from gentraj.runs.kinds import presets
 from gentraj.runs.kinds.presets import model_config, with_components
-from gentraj.runs.show.card import own_scores
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
@@ -56,7 +56,7 @@ def test_data_that_are_no_whole_episodes_are_compared_by_the_reward_of_a_step(ho
     columns, *rows = (line[30:].split() for line in out.splitlines()[1:])
     reward = next(row for row in rows if "0.5" in row)
     assert columns.index("behaviour") - len(columns) == reward.index("0.5") - len(reward)
-    assert "return of the data" not in own_scores(json.loads((run / "evaluation.json").read_text()))
+    assert "behaviour" not in yardstick_returns(json.loads((run / "evaluation.json").read_text()))
 
 
 def test_episodes_that_do_not_finish_cost_themselves_only(hopper_run: Path, tmp_path: Path,

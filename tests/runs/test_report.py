@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 from small import changed
 
-from gentraj import make_report
 from gentraj.envs.making import environment_factory
 from gentraj.runs import RunFolder, load
 from gentraj.runs.show import report
@@ -112,19 +111,6 @@ def test_the_page_shows_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPa
         assert report.FRAMES - 5 < frames <= report.FRAMES + 1 and film.size == (96, 64)
 
 
-def test_runs_are_shown_side_by_side(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of one kind in a row, and a column of the tables for each run; one that was not evaluated has no scores.
-    """
-    other = shutil.copytree(run_folder, tmp_path / "other")
-    (other / "evaluation.json").unlink()
-    monkeypatch.setattr(report.Drawing, "acting", lambda self, env: [report.Picture("An episode", "", None, "no film")])
-    page = make_report(load(run_folder), load(other), out=tmp_path / "both.html").read_text()
-    assert page.count("Not shown: no film") == 2 and page.count("<h2>An episode") == page.count("<h2>Loss") == 1
-    assert "<th>run</th><th>other</th>" in page and "<td>return of the data</td><td>9</td><td>—</td>" in page
-    assert "Behaviour" in page and "controller recorded" in page  # both are in the table
-    assert page.index("<h2>An episode") < page.index("<h2>Scores") < page.index("<h2>Loss") < page.index("<h2>Runs")
-
-
 @pytest.mark.parametrize("content", [None, "{}"])
 def test_the_head_says_how_the_run_was_made_as_far_as_it_is_known(run_folder: Path, content: str | None) -> None:
     begun, = RunFolder(run_folder).starts()
@@ -150,7 +136,7 @@ def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
 def test_a_table_explains_what_is_in_it_alone() -> None:
     alone = {"return_mean": 12.5, "return_ci95": None, "behaviour": None}
     assert not any(word in explanation(alone) for word in ("interval", "Behaviour", "controller"))
-    assert "Behaviour" in explanation(alone, SCORES) and explanation({}) == ""
+    assert "Behaviour" in explanation(SCORES) and explanation({}) == ""
 
 
 @pytest.mark.filterwarnings("ignore:no recorded way")

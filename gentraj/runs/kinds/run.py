@@ -364,7 +364,7 @@ class Run(ABC, Generic[ConfigT]):
 
     def report(self, out: Path | str | None = None, seed: int = 0) -> Path:
         """Writes its report, as of `gentraj.make_report`, by default to report.html in its folder."""
-        return runs.make_report(self, out=out, seed=seed)
+        return runs.make_report(self, out, seed)
 
     def measure(self, dataset: str | None = None, num: int = 512, steps: int | None = None,
                 seed: int = 0) -> JsonObject:

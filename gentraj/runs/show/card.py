@@ -13,7 +13,7 @@ from torch import nn
 from ...config import JsonObject
 from ...data.sources import dataset_names
 from ...plots.page import markdown_table
-from ..judge.saved_scores import MEASURES, RETURN_OF, YARDSTICKS, yardstick_returns
+from ..judge.saved_scores import MEASURES, YARDSTICKS
 from ..kinds.run import Run, steps_done
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -94,17 +94,9 @@ def _flat(scores: JsonObject) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def own_scores(scores: JsonObject) -> JsonObject:
-    """The scores in evaluation.json by what they are, and the returns of the yardsticks; empty without any."""
-    if not scores:
-        return {}
-    _, rows = score_rows({key: value for key, value in scores.items() if key not in YARDSTICKS})
-    return dict(rows) | {RETURN_OF[name]: mean for name, mean in yardstick_returns(scores).items()}
-
-
-def explanation(*runs: JsonObject) -> str:
-    """What a table of the scores of these runs shows, in sentences about what is in it."""
-    return " ".join(words for key, words in EXPLAINED.items() if any(scores.get(key) is not None for scores in runs))
+def explanation(scores: JsonObject) -> str:
+    """What a table of these scores shows, in sentences about what is in it."""
+    return " ".join(words for key, words in EXPLAINED.items() if scores.get(key) is not None)
 
 
 def score_rows(scores: JsonObject) -> tuple[list[str], list[tuple]]:

@@ -21,13 +21,13 @@ from gentraj.envs.tasks.registry import OGBENCH
 
 from ...config import JsonObject
 from ...data.windows import repeat_last
-from ...files import check_output, short_names
+from ...files import check_output
 from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
-from ...plots.page import Beside, Picture, Table, show, write_report
+from ...plots.page import Picture, Table, show, write_report
 from ...plots.signals import Signals, executed, plot_signals
 from ...plots.style import BLUE, GREEN, ORANGE, Floor
-from ...progress import bar, busy, one_line, say
+from ...progress import bar, one_line, say
 from ...randomness import unfold
 from ...trajectory import Condition
 from ..judge.held_out import decided
@@ -39,7 +39,7 @@ from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import Run, steps_done, straight
 from ..kinds.world_run import WorldModelRun
-from .card import explanation, facts, own_scores, score_rows
+from .card import explanation, facts, score_rows
 from .floor import draw_samples, entry_names, floor_of
 
 EPISODES = 6
@@ -52,35 +52,22 @@ FAN = 12  # plans from each
 Draw = Callable[[], Sequence[Table | Picture]]
 
 
-def make_report(*given: Run | Path | str, out: Path | str | None = None, seed: int = 0) -> Path:
-    """Draws the figures of one run or several, or of those in folders, and writes them as one page, by default
-    report.html in the folder of the run, or in the current folder if there are several. Returns the path of the page;
-    the figures are beside it.
+def make_report(run: Run | Path | str, out: Path | str | None = None, seed: int = 0) -> Path:
+    """Draws the figures of a run, or of that in a folder, and writes them as one page, by default report.html in the
+    folder of the run. Returns the path of the page; the figures are beside it.
 
-    The page of one run begins with what the agent did and how that compares with the data, and ends with how the run
-    was made. The page of several shows what their agents do, the scores that `gentraj evaluate` wrote, how their losses
-    went and their settings side by side. A figure that cannot be drawn is replaced by a note. Raises ValueError for no
-    runs.
+    The page begins with what the agent did and how that compares with the data, and ends with how the run was made. A
+    figure that cannot be drawn is replaced by a note.
     """
-    if not given:
-        raise ValueError("no runs were given; give at least one")
-    runs = [each if isinstance(each, Run) else load(each) for each in given]
-    names = short_names([run.folder for run in runs])
-    first, *others = runs
-    made = {} if others else origin(first)
-    if out is None:
-        out = (Path() if others else first.folder) / RunFolder.REPORT
-    out = Path(out)
+    if not isinstance(run, Run):
+        run = load(run)
+    out = Path(run.folder / RunFolder.REPORT if out is None else out)
     check_output(out, "out=")
-    folder = out.parent / RunFolder.FIGURES
-    if others:
-        parts = parts_side_by_side(runs, names, folder, seed)
-    else:
-        parts = parts_of_one(first, folder, seed)
-    return write_report(out, f"gentraj: {', '.join(names)}", parts, made)
+    parts = drawn_parts(run, out.parent / RunFolder.FIGURES, seed)
+    return write_report(out, f"gentraj: {run.folder.absolute().name}", parts, origin(run))
 
 
-def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
+def drawn_parts(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
     drawing = Drawing(run, folder, seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)  # a bad file stops the report before the drawing
     work: dict[str, Draw] = {}
@@ -107,36 +94,6 @@ def parts_of_one(run: Run, folder: Path, seed: int) -> list[Table | Picture]:
         if isinstance(part, Picture) and part.image is None:
             say(f"{part.title}: skipped, {part.why_missing}")
     return parts
-
-
-def parts_side_by_side(runs: Sequence[Run], names: Sequence[str], folder: Path,
-                       seed: int) -> list[Table | Beside]:
-    found = [read_scores(run.folder, run.step, newest=run.step) for run in runs]  # a bad file stops before the drawing
-    columns = [own_scores(scores) or {"": note} for scores, note in found]
-    scores = Table("Scores", ("", *names), side_by_side(columns), explanation(*(scores for scores, _ in found)))
-    made = Table("Runs", ("", *names), side_by_side([facts(run) | origin(run) for run in runs]))
-    pictures: dict[str, list[Picture]] = {}
-    for name, run in zip(names, runs, strict=True):
-        drawing = Drawing(run, folder / name, seed)
-        drawings: list[Draw] = []
-        if drawing.env is not None:
-            drawings.append(partial(drawing.acting, drawing.env))
-        if isinstance(run, PolicyRun):
-            drawings.append(drawing.actions)
-        drawings.append(drawing.loss)
-        with busy(f"drawing {name}"):
-            parts = [part for draw in drawings for part in drawn("Not drawn", draw)]
-        for part in parts:
-            if isinstance(part, Picture):
-                pictures.setdefault(part.title, []).append(part._replace(title=name))
-    rows = [Beside(title, shown) for title, shown in pictures.items()]
-    return [*rows[:1], scores, *rows[1:], made]
-
-
-def side_by_side(columns: Sequence[JsonObject]) -> list[tuple[object, ...]]:
-    """The rows of a table whose columns have these entries."""
-    keys = dict.fromkeys(key for column in columns for key in column)
-    return [(key, *(column.get(key) for column in columns)) for key in keys]
 
 
 def origin(run: Run) -> JsonObject:
