@@ -28,7 +28,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.models.model": ("TrajectoryModel",),
     "gentraj.models.sampling": ("Plugin", "Preference", "SampledRows", "Denoising"),
     "gentraj.normalize": ("Normalizer",),
-    "gentraj.plots.figures": ("plot_paths", "plot_candidates", "plot_loss"),
+    "gentraj.plots.figures": ("plot_paths", "plot_candidates"),
     "gentraj.randomness": ("fold", "generator"),
     "gentraj.runs.kinds.environment": ("make_vec",),
     "gentraj.testing": ("check_model", "check_policy", "check_sampler"),

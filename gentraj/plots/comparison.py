@@ -89,8 +89,9 @@ class Curve(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], name: str) -> Curve:
         """One number of those rows that have it, without a range."""
-        step, value = np.array([(row["step"], row[name]) for row in rows if name in row], float).T
-        return cls(step, value, value, value)
+        step, value = np.array([(row["step"], row.get(name)) for row in rows], float).T
+        there = np.isfinite(value)
+        return cls(step[there], *[value[there]] * 3)
 
 
 def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, unit: str, title: str,
@@ -98,7 +99,7 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
     """Draws a panel for each name of `curves`, which are name -> label -> the curve of that label.
 
     `unit` labels the axis of the scores, and `along` the other one. A label has one colour in all panels. With `log`,
-    the scores of a panel are on a logarithmic axis, unless all are 0.
+    the scores of a panel are on a logarithmic axis, unless all are 0 or some are negative.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -108,8 +109,9 @@ def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path, 
     for ax, (name, panel) in zip(axes, curves.items(), strict=True):
         for label, (step, mean, low, high) in panel.items():
             ax.fill_between(step, low, high, color=palette[label], alpha=0.15, lw=0)
-            ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label)
-        if log and any(mean.any() for _, mean, _, _ in panel.values()):
+            ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label, markevery=1 + len(step) // 40)
+        scores = np.concatenate([curve.mean for curve in panel.values()])
+        if log and scores.any() and (scores >= 0).all():
             ax.set_yscale("log")
             log_ticks(ax.yaxis)
         ax.set_title(name, loc="left", fontsize=9)

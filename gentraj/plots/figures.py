@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from .style import (
     ORANGE,
     PURPLE,
     Floor,
-    colours,
     head,
     log_ticks,
     mark,
@@ -35,35 +33,6 @@ from .style import (
 
 NOWHERE = np.empty((0, 2))
 SMALL = 0.25  # of the width of the walls
-
-
-def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draws every loss in `rows` of metrics.jsonl over the training step: faint as logged, and bold when smoothed.
-
-    Losses are the numbers with "loss" in their names. Raises ValueError where there are none.
-    """
-    from scipy.ndimage import uniform_filter1d
-
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if "loss" in name and value is not None and np.isfinite(value):
-                curves.setdefault(name, []).append((row["step"], value))
-    if not curves:
-        raise ValueError(f"no loss in {len(rows)} rows of metrics; train first, or log for longer")
-    figure, [ax] = panels(1, width=7.0, height=3.6)
-    for colour, (name, curve) in zip(colours(len(curves)), sorted(curves.items()), strict=True):
-        step, value = np.array(curve).T
-        ax.plot(step, value, color=colour, lw=0.8, alpha=0.35)
-        smoothed = uniform_filter1d(value, 1 + len(value) // 20, mode="nearest")
-        ax.plot(step, smoothed, color=colour, lw=1.8, label=name, marker="o", ms=4, markevery=[-1])
-    if all(value > 0 for curve in curves.values() for _, value in curve):
-        ax.set_yscale("log")
-        log_ticks(ax.yaxis)
-    ax.set(xlabel="training step", ylabel="loss")
-    ax.legend(frameon=False)
-    head(figure, (), "Training loss")
-    return save(figure, path)
 
 
 def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path: Path) -> Path:

@@ -23,8 +23,15 @@ FRAMES = RNG.integers(0, 256, (3, 120, 160, 3), np.uint8)
 TIMES = Signals("data", np.arange(8), PLANS, "#000000")
 ROWS = [{"step": s, "model/loss": 1.0 / s, "lr": 1e-3} for s in range(1, 30)]
 
+
+
+def loss(rows: list[dict[str, Any]], path: Path) -> Path:
+    curve = comparison_figures.Curve.of(rows, "model/loss")
+    return comparison_figures.plot_learning_curves({"model/loss": {"training": curve}}, path, "loss", "Loss", log=True)
+
+
 DRAWERS = {
-    "loss": lambda path, _: figures.plot_loss(ROWS, path),
+    "loss": lambda path, _: loss(ROWS, path),
     "returns": lambda path, _: figures.plot_returns([1.0, 2.0, 2.5], {"random": 0.5}, path),
     "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, -1], path, walls, [PLANS] * 5),
     "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
@@ -205,6 +212,6 @@ def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):
 
 
 def test_rows_without_a_number_are_left_out_of_a_loss(tmp_path):
-    plain = pixels(figures.plot_loss(ROWS, tmp_path / "a.png"))
+    plain = pixels(loss(ROWS, tmp_path / "a.png"))
     gaps = [*ROWS, {"step": 30, "model/loss": None}, {"step": 31, "model/loss": float("nan")}]
-    assert np.array_equal(pixels(figures.plot_loss(gaps, tmp_path / "b.png")), plain)
+    assert np.array_equal(pixels(loss(gaps, tmp_path / "b.png")), plain)

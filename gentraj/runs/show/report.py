@@ -136,25 +136,22 @@ class Drawing:
         self.names = entry_names(run.data)
 
     def loss(self) -> list[Picture]:
-        """The losses of the training and those on held-out episodes, as far as they were logged."""
-        rows = RunFolder(self.run.folder).metrics()
-        if not rows:
-            return self.held_out(rows)
-        image = figures.plot_loss(rows, self.folder / "loss.png")
-        caption = "The loss of each trained component, averaged since the last logged step."
-        return [Picture("Loss", caption, image), *self.held_out(rows)]
-
-    def held_out(self, rows: Sequence[JsonObject]) -> list[Picture]:
-        """What was lost on held-out episodes, beside the same loss in `rows` of metrics.jsonl; nothing without any."""
-        measured = RunFolder(self.run.folder).held_out()
-        if not measured:
+        """The losses of the training and what was measured on held-out episodes, as far as they were logged."""
+        folder = RunFolder(self.run.folder)
+        tables = {"training": folder.metrics(), "held out": folder.held_out()}
+        logged = [name for row in tables["training"] for name in row if "loss" in name]
+        measured = [name for row in tables["held out"] for name in row if name != "step"]
+        curves = {name: {label: Curve.of(rows, name) for label, rows in tables.items()
+                         if any(name in row for row in rows)} for name in dict.fromkeys(logged + measured)}
+        if not curves:
             return []
-        curves = {name: {label: Curve.of(table, name) for label, table in (("training", rows), ("held out", measured))
-                         if any(name in row for row in table)} for name in measured[-1] if name != "step"}
-        image = plot_learning_curves(curves, self.folder / "held-out.png", "loss", "On held-out data")
-        return [Picture("Held-out data", "Each measure on episodes held out of the training, with the averaged "
-                        "weights, and on those of the training, with the weights at that time. Less is better, except "
-                        "for log_likelihood. Where a held-out loss rises, the run memorises its data.", image)]
+        caption = "The loss of each trained component, averaged since the last logged step."
+        if measured:
+            caption += (" Held out: the same measure on episodes held out of the training, with the averaged weights. "
+                        "Less is better, except for log_likelihood. Where a held-out loss rises, the run memorises its "
+                        "data.")
+        image = plot_learning_curves(curves, self.folder / "loss.png", "loss", "Losses", log=True)
+        return [Picture("Loss", caption, image)]
 
     def returns(self, scores: JsonObject, note: str) -> list[Picture]:
         if not scores and self.run.data.env is None:  # the logs of a robot
