@@ -19,14 +19,14 @@ from torch.nn.functional import normalize
 
 from .normalize import Normalizer
 from .randomness import generator
-from .trajectory import Condition, TrajectorySpec
+from .trajectory import TrajectorySpec
 
 if TYPE_CHECKING:
     from .constraints import Constraints
 
-__all__ = ["METRICS", "Neighbourhoods", "Violations", "condition_error", "features", "fit_scale", "frechet_distance",
-           "measure", "mmd", "neighbourhoods", "novelty", "sliced_wasserstein", "smoothness", "two_sample_accuracy",
-           "violations", "wasserstein"]
+__all__ = ["METRICS", "Neighbourhoods", "Violations", "features", "fit_scale", "frechet_distance", "measure", "mmd",
+           "neighbourhoods", "novelty", "sliced_wasserstein", "smoothness", "two_sample_accuracy", "violations",
+           "wasserstein"]
 
 MAX_DISTANCES = 1 << 22  # distances held at a time (32 MiB); at least those of a single row are
 
@@ -244,19 +244,6 @@ def measure(real_RHD: Tensor, fake_RHD: Tensor, *, seed: int) -> dict[str, float
     real, fake = features(real_RHD, scale), features(fake_RHD.to(real_RHD.device), scale)
     scores = neighbourhoods(real, fake)._asdict()  # four metrics in one pass over the distances
     return scores | {name: metric(real, fake, seed) for name, metric in METRICS.items() if name not in scores}
-
-
-def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
-    """(B, N) the largest absolute error at a known entry, in that entry's units; 0 where no entry is known.
-
-    Raises ValueError where the samples and the condition differ in shape.
-    """
-    values, known = condition.values_BHD[:, None], condition.mask_BHD[:, None]
-    if x_BNHD.ndim != 4 or (x_BNHD.shape[0], *x_BNHD.shape[2:]) != condition.values_BHD.shape:
-        batch, *window = condition.values_BHD.shape
-        raise ValueError(f"samples of shape {tuple(x_BNHD.shape)} were given; ({batch}, N, {window[0]}, {window[1]}) "
-                         "is expected, as the condition says")
-    return (x_BNHD - values.to(x_BNHD)).abs().masked_fill(~known.to(x_BNHD.device), 0).flatten(2).amax(-1)
 
 
 def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None = None) -> Tensor:

@@ -5,25 +5,10 @@ import torch
 from torch import Tensor
 
 from gentraj.constraints import Box, Constraints
-from gentraj.metrics import condition_error, smoothness, violations
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.metrics import smoothness, violations
+from gentraj.trajectory import TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=3)
-
-
-def test_condition_error_is_the_largest_difference_at_a_known_entry() -> None:
-    condition = Condition.empty(SPEC, 2).with_obs(0, torch.tensor([1.0, 2.0])).with_obs(-1, torch.tensor([4.0]), (1,))
-    x = torch.full((2, 3, 5, 3), 100.0)  # far from anything where nothing is known
-    x[:, :, 0, :2], x[:, :, -1, 1] = torch.tensor([1.0, 2.0]), 4.0
-    x[0, 1, 0, 1], x[0, 1, 0, 0], x[1, 2, -1, 1] = 1.5, 1.25, 6.0
-    assert torch.equal(condition_error(x, condition), torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 2.0]]))
-    assert torch.equal(condition_error(x, Condition.empty(SPEC, 2)), torch.zeros(2, 3))
-
-
-@pytest.mark.parametrize("shape", [(2, 5, 3), (1, 4, 5, 3), (2, 4, 6, 3)])
-def test_samples_of_another_condition_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"samples of shape .* were given; \(2, N, 5, 3\) is expected"):
-        condition_error(torch.zeros(shape), Condition.empty(SPEC, 2))
 
 
 def motion(acceleration: float, spec: TrajectorySpec) -> Tensor:

@@ -31,7 +31,7 @@ UNITS = {  # std: standard deviations of the data, as a root mean square over a 
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
     "sliced_wasserstein": "std", "mmd": "0 where alike", "frechet_distance": "std^2",
     "two_sample_accuracy": "0.5 where alike", "novelty": "std, to the nearest other window that the run keeps",
-    "condition_error": "env, largest", "smoothness": "env/step^2, mean", "walls_share": "of trajectories",
+    "smoothness": "env/step^2, mean", "walls_share": "of trajectories",
     "walls_worst": "env, depth", "observations_share": "of trajectories", "observations_worst": "env, beyond the data",
     "actions_share": "of trajectories", "actions_worst": "env, beyond the bounds", "row_error": "env, mean",
     "replay_error": "env, mean over timesteps"}
@@ -61,7 +61,7 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
         with busy(f"sampling and measuring, {name} known"):
             x_RHD = run.model.sample(condition.to(run.device), seed=[fold(seed, r) for r in range(num)],
                                      options=SamplingOptions(steps=steps))[:, 0].cpu()
-            columns[name] = reference.measure(x_RHD, train, condition)
+            columns[name] = reference.measure(x_RHD, train)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
             "left_out": reference.left_out}
@@ -124,20 +124,17 @@ class ReferenceMetrics:
         if "walls" not in self.constraints:
             self.left_out["walls"] = "the environment has no maze, or is not known"
 
-    def measure(self, x_RHD: Tensor, train_RHD: Tensor, condition: Condition | None = None, *,
-                own: bool = False) -> dict[str, float | None]:
-        """All measures of a set of trajectories; `condition` is what they were sampled from.
+    def measure(self, x_RHD: Tensor, train_RHD: Tensor, *, own: bool = False) -> dict[str, float | None]:
+        """All measures of a set of trajectories.
 
         Novelty is the distance to the nearest window of `train_RHD`; if `own`, the trajectories are themselves among
         these windows, and it is the distance to the nearest other one.
         """
         measures: dict[str, float | None] = {**metrics.measure(self.real_RHD, x_RHD, seed=self.seed)}
-        measures |= {"novelty": None, "condition_error": None}
+        measures["novelty"] = None
         if len(train_RHD):
             x, train = metrics.features(x_RHD, self.scale), metrics.features(train_RHD, self.scale)
             measures["novelty"] = float(metrics.novelty(x, train, 1 + own).mean())
-        if condition is not None:
-            measures["condition_error"] = float(metrics.condition_error(x_RHD[:, None], condition).max())
         if self.spec.horizon > 2:
             measures["smoothness"] = float(metrics.smoothness(x_RHD, self.spec, self.dims).mean())
         for name, constraint in self.constraints.items():
