@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gentraj.config import Fraction, settings
 from gentraj.device import constant, device_of, to_device
-from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.guidance import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.model import TrajectoryModel
 from gentraj.models.sampling import Guidance, Preference, as_plugins

@@ -16,7 +16,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from gentraj.config import Fraction, settings
-from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.guidance import ClassifierFree
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN, REGRESSION, ModelConfig
 from gentraj.networks.perceptron import PerceptronConfig
 from gentraj.randomness import Seeds

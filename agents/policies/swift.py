@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 from gentraj.config import Fraction, settings
 from gentraj.device import to_device
 from gentraj.diffusion import DiffusionConfig
-from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.guidance import ClassifierFree
 from gentraj.families import DIFFUSION
 from gentraj.randomness import Seeds
 from gentraj.training.optimization import adamw

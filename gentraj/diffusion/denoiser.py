@@ -221,7 +221,7 @@ def denoising_loss(D: Preconditioned, rows: Microbatch, eps: Tensor, at: NoiseLe
 
 
 class DenoisingModel(Protocol):
-    """A model that denoises, such as `Diffusion`: what likelihood, scores and products of models need of it."""
+    """A model that denoises, such as `Diffusion`: what likelihood and scores need of it."""
 
     spec: TrajectorySpec
     path: NoisePath

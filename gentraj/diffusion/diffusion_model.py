@@ -366,14 +366,14 @@ class Diffusion(ConditionalModel):
 
         values = self.normalizer.normalize(rows.values_BHD)
 
-        def denoiser(context_BC: Tensor | None) -> Denoise:
-            if context_BC is None and self.context is not None and not self.context_dropout:
+        def unconditional() -> Denoise:
+            if self.context is not None and not self.context_dropout:
                 raise ValueError("the guide needs the model without a context, which a context_dropout of 0 never "
                                  "trains; give the model the context_dropout that it was trained with, train one with "
                                  "0.1, for example, or sample unguided")
-            return self.denoise(values, rows.mask_BHD, context_BC, times=times)
+            return self.denoise(values, rows.mask_BHD, times=times)
 
-        sampling = Denoising(self.normalizer, rows, checks, self.path, denoiser)
+        sampling = Denoising(self.normalizer, rows, checks, self.path, unconditional)
         denoise = self.denoise(values, rows.mask_BHD, rows.context_BC, times=times)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)

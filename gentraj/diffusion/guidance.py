@@ -6,7 +6,7 @@ For hard constraints, the denoised trajectory is projected onto the feasible set
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -18,9 +18,12 @@ from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints,
 from ..models.sampling import Checks, Denoise, Denoising, Guidance, Plugin, Preference, SampledRows, as_plugins
 from ..networks.embedding import MIN_ROWS
 from ..trajectory import Batch, Condition, Guide
-from .composition import FromModel, Interval, check_interval, covariance, proximal, with_gradient, within
 from .paths import NoisePath, over_rows
 
+Covariance = Callable[[Tensor], Tensor]  # v_RHD -> the covariance times v_RHD
+Interval = tuple[float, float]  # times t, both ends included
+LEAST_CURVATURE = 0.1  # a convex guide may widen the posterior's variance ten times at most
+CONVERGED = 1e-11  # a relative squared residual, about the precision of float32
 MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 CHANGE = 2.0  # of the gain, beyond which a move of guidance is computed anew
 LEAST_ALPHA = 0.01  # with less signal, a move is taken from where sigma / alpha is MOST_NOISE
@@ -34,9 +37,43 @@ def denoising_plugins(guide: Guidance) -> list[Plugin]:
     """
     plugins = [Guided(plugin.guide) if type(plugin) is Preference else plugin for plugin in as_plugins(guide, Guided)]
     for plugin in plugins[1:]:
-        if isinstance(plugin, FromModel):
-            raise ValueError(f"{type(plugin).__name__} replaces what the model denoises; put it first among the guides")
+        if isinstance(plugin, ClassifierFree):
+            raise ValueError("ClassifierFree replaces what the model denoises; put it first among the guides")
     return plugins
+
+
+@dataclass(frozen=True)
+class ClassifierFree(Plugin):
+    """Classifier-free guidance (Ho & Salimans 2022, equation 6): x0 = (1 - weight) x0(x) + weight x0(x, context).
+
+    It samples from p(x)^(1 - weight) p(x | context)^weight, under the assumption that the noisy scores of this density
+    are the weighted sum of the two scores. A weight of 0 ignores the context, 1 is the conditional model, and a larger
+    weight exaggerates the context. At times t outside of `interval` the conditional model denoises (Kynkaanniemi et
+    al. 2024, equation 6). Sampling raises ValueError for a condition without a context and, unless the weight is 1, for
+    a model that was trained with a `context_dropout` of 0, which knows no p(x). It has to be the first plug-in.
+    """
+
+    weight: float
+    interval: Interval = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ValueError(f"ClassifierFree.weight is {self.weight}; a finite number is expected")
+        check_interval("ClassifierFree", self.interval)
+
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        """Guides the denoiser by the context. Raises ValueError for a condition without one."""
+        if sampling.condition.context_BC is None:
+            raise ValueError("ClassifierFree needs a context, and the condition has none; give Condition.context_BC, "
+                             "shape (B, C)")
+        if self.weight == 1:
+            return denoise
+        without = sampling.unconditional()
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            return (1 - self.weight) * without(x, t) + self.weight * denoise(x, t)
+
+        return within(self.interval, guided, denoise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +289,74 @@ class Tilt:
         product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
         return self.checks.finite(product, "the guide's second derivative is",
                                   "; smooth the guide or set Guided.iterations to 0")
+
+
+def with_gradient(x: Tensor) -> Tensor:
+    """Returns `x` itself if it requires a gradient, and otherwise a copy that does."""
+    if x.requires_grad:
+        return x
+    return x.detach().requires_grad_()
+
+
+def covariance(x: Tensor, x0: Tensor, gain: Tensor | float = 1.0) -> Covariance:
+    """Products with gain * d x0 / dx, by one backward pass each, since it is symmetric. `x0` was computed from `x`."""
+    return lambda v: gain * torch.autograd.grad(x0, x, v.to(x0), retain_graph=True)[0]
+
+
+def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covariance, iterations: int) -> Tensor:
+    """The move d that maximises gradient^T d + d^T Hessian d / 2 - d^T Sigma^-1 d / 2.
+
+    It is d = Sigma w with (1 - Hessian Sigma) w = gradient, solved by conjugate gradients in the inner product of
+    Sigma, in at least one iteration. A row stops in a direction where the objective is convex (Steihaug 1983); if that
+    is the first direction, the row takes the explicit step Sigma gradient.
+    """
+    r, p = gradient, gradient
+    Sp = sigma(r)
+    move, power = torch.zeros_like(r), _dot(r, Sp)
+    least = CONVERGED * _dot(r, r)
+    for i in range(iterations):
+        q = p - hessian(Sp)
+        curvature, variance = _dot(Sp, q), _dot(Sp, p)
+        concave = curvature > LEAST_CURVATURE * variance
+        size = torch.where(concave, power / curvature, float(i == 0))
+        size = torch.where((power > 0) & (variance > 0), size, 0)  # else Sigma is not positive along p
+        move, r = move + size * Sp, r - size * q
+        going = concave & (size > 0) & (_dot(r, r) > least)
+        if i == iterations - 1 or not going.any():
+            break
+        Sr, before = sigma(r), power
+        power = torch.where(going, _dot(r, Sr), 0)
+        beta = torch.where(going, power / before, 0)
+        p, Sp = r + beta * p, Sr + beta * Sp
+    return move
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product (R, 1, 1) of each row."""
+    return (a * b).sum((1, 2), keepdim=True)
+
+
+def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:
+    """Denoises with `inside` at times in the interval and with `outside` at all others."""
+    if interval == (0, 1):
+        return inside
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        chosen_R = (t >= interval[0]) & (t <= interval[1])
+        if chosen_R.all():
+            return inside(x, t)
+        if not chosen_R.any():
+            return outside(x, t)
+        return torch.where(chosen_R[:, None, None], inside(x, t), outside(x, t))
+
+    return denoise
+
+
+def check_interval(plugin: str, interval: Interval) -> None:
+    """Raises ValueError for times of a plug-in that are not two from 0 to 1, in this order."""
+    low, high = interval
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"{plugin}.interval is {interval}; two times from 0 to 1, the smaller one first, are expected")
 
 
 @dataclass(frozen=True, eq=False)

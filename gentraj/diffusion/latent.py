@@ -35,9 +35,8 @@ from ..training.optimization import adamw
 from ..training.parallel import Processes
 from ..training.step import TrainingStep
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .composition import ClassifierFree, Contexts
 from .diffusion_model import Diffusion, DiffusionConfig
-from .guidance import Guided, denoising_plugins
+from .guidance import ClassifierFree, Guided, denoising_plugins
 
 LATENT_AVERAGE_WEIGHT = 0.1  # weight of a batch in the moving averages of the latents' mean and variance
 MAX_LOG_VARIANCE = 20.0  # bound on the logarithm, so that no exponential overflows
@@ -279,7 +278,7 @@ class LatentDiffusion(nn.Module):
         """The plug-ins of the prior that stand for a plug-in on trajectories."""
         if isinstance(plugin, Guided) and plugin.at == "denoised":
             return [replace(plugin, guide=lambda y: plugin.guide(self.decode(y)))]
-        if isinstance(plugin, (ClassifierFree, Contexts)):
+        if isinstance(plugin, ClassifierFree):
             return [plugin]
         if not plugin.needs_denoiser:  # it finishes the decoded trajectories
             return []

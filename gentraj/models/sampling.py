@@ -73,8 +73,8 @@ class Denoising(SampledRows):
 
     path: NoisePath
     """The noise path of the model."""
-    denoiser: Callable[[Tensor | None], Denoise]
-    """Returns the model's own denoiser for a context (R, C), or for none."""
+    unconditional: Callable[[], Denoise]
+    """Returns the model's own denoiser without a context."""
 
 
 class Plugin:

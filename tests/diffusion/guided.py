@@ -41,7 +41,7 @@ def quadratic(precision: Tensor) -> Callable[[Tensor], Tensor]:
 
 @dataclass
 class Exact:
-    """The denoiser of a closed-form target of normalised trajectories (Product's `Denoiser`).
+    """The denoiser of a closed-form target of normalised trajectories (a `DenoisingModel`).
 
     `contexts` are targets by the first number of the context, `target` is the one without.
     """
@@ -59,7 +59,7 @@ class Exact:
     def sampling(self, condition: Condition) -> Denoising:
         values = self.normalizer.normalize(condition.values_BHD)
         return Denoising(self.normalizer, condition, Checks(), self.path,
-                         lambda context: self.denoise(values, condition.mask_BHD, context))
+                         lambda: self.denoise(values, condition.mask_BHD))
 
 
 def flattened(denoise: Denoise) -> Denoise:
@@ -89,7 +89,7 @@ def guided(model: Exact, plugins: Sequence[Plugin], sampler: str, x: Tensor, tim
     if context is not None:
         known = Condition(SPEC, known.values_BHD, known.mask_BHD, torch.full((len(x), 1), context))
     sampling = model.sampling(known)
-    denoise = sampling.denoiser(known.context_BC)
+    denoise = model.denoise(model.normalizer.normalize(known.values_BHD), known.mask_BHD, known.context_BC)
     for plugin in plugins:
         denoise = plugin.wrap(denoise, sampling)
     with torch.no_grad():

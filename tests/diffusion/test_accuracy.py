@@ -43,7 +43,7 @@ def moves(precision: Tensor, t: float, iterations: int) -> tuple[Tensor, Tensor,
     """The move (R, SIZE) of a guide at time t, the exact one, and (SIZE, SIZE) the quadratic form of the error."""
     model, x, at = exact(GAUSSIAN, "vp-cosine"), normals(6, SPEC.horizon, SPEC.dim), torch.tensor([t], dtype=DOUBLE)
     sampling = model.sampling(Condition.empty(SPEC, len(x)))
-    denoise = sampling.denoiser(None)
+    denoise = sampling.unconditional()
     x0, form = denoise(x, at).flatten(1), precision + posterior_precision(t)
     found = Guided(quadratic(precision), iterations=iterations).wrap(denoise, sampling)(x, at).flatten(1)
     return found - x0, torch.linalg.solve(form, ((TARGET - x0) @ precision).T).T, form

@@ -13,8 +13,7 @@ from oracle import DOUBLE, GAUSSIAN, TO_NOISE, Mixture, normals, rotation
 from torch import Tensor, nn
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.diffusion.composition import ClassifierFree, proximal
-from gentraj.diffusion.guidance import Guided, Tilt, denoising_plugins, most_noise
+from gentraj.diffusion.guidance import ClassifierFree, Guided, Tilt, denoising_plugins, most_noise, proximal
 from gentraj.diffusion.paths import PATHS
 from gentraj.models.sampling import Checks, Preference
 from gentraj.trajectory import Condition
@@ -74,7 +73,7 @@ def test_a_step_without_signal_is_guided_nearly_as_far_as_its_limit(path: str, l
     """Its limit is that of the covariance of the data. A guide of noisy trajectories is what is expected of them."""
     model, t = Exact(GAUSSIAN, PATHS[path](levels)), torch.ones(1, dtype=DOUBLE)
     sampling = model.sampling(Condition.empty(SPEC, 3))
-    plain, x = sampling.denoiser(None), normals(3, 4, 3)
+    plain, x = sampling.unconditional(), normals(3, 4, 3)
 
     def guide(x: Tensor) -> Tensor:
         if at == "denoised":
@@ -92,7 +91,7 @@ def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
     """x0' = x0 + scale sigma^2 / alpha * gradient of the guide at x."""
     model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.6], dtype=DOUBLE)
     x, sampling = normals(5, 4, 3), model.sampling(Condition.empty(SPEC, 5))
-    denoise, precision = sampling.denoiser(None), PRECISIONS["full"]
+    denoise, precision = sampling.unconditional(), PRECISIONS["full"]
     found = Guided(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
     gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
     torch.testing.assert_close(found, denoise(x, t) + 0.3 * model.path.sigma(t)**2 / model.path.alpha(t) * gradient)
@@ -129,7 +128,7 @@ def test_a_guide_is_asked_in_one_of_every_denoisings_and_where_the_gain_has_chan
         asked.append(len(found))
         return x.square().sum((1, 2))
 
-    found, denoise = list[Tensor](), Guided(guide, at=at, every=3).wrap(sampling.denoiser(None), sampling)
+    found, denoise = list[Tensor](), Guided(guide, at=at, every=3).wrap(sampling.unconditional(), sampling)
     for t in (0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2, 0.5):
         found.append(denoise(normals(3, 4, 3), torch.tensor([t])))
     assert {*asked} == {0, 3, 4, 7, 8}
@@ -180,7 +179,7 @@ def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> Non
 
     mask, values = condition.mask_BHD, NORMALIZER.normalize(condition.values_BHD)
     for at in ("denoised", "noisy"):
-        x0 = Guided(guide, at=at).wrap(sampling.denoiser(None), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
+        x0 = Guided(guide, at=at).wrap(sampling.unconditional(), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
         assert torch.equal(x0[mask].float(), values[mask])
     for x in seen:
         torch.testing.assert_close(x[:, 0, :2].float(), torch.tensor([4.0, 5.0]).expand(3, 2))
@@ -189,7 +188,7 @@ def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> Non
 def test_an_energy_guides_in_its_interval_only() -> None:
     model = exact(GAUSSIAN, "vp-cosine")
     sampling = model.sampling(Condition.empty(SPEC, 3))
-    plain = sampling.denoiser(None)
+    plain = sampling.unconditional()
     guide = Guided(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(plain, sampling)
     x, t = normals(3, 4, 3), torch.tensor([0.1, 0.5, 0.7], dtype=DOUBLE)
     for at, inside in zip(t.split(1), (False, True, False), strict=True):

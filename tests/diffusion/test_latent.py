@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from gentraj.diffusion import DiffusionConfig
-from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.guidance import Guided
+from gentraj.diffusion.guidance import ClassifierFree, Guided
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, VAEConfig, gaussian_kl
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Denoise, Denoising, Plugin, SampledRows

@@ -10,8 +10,7 @@ import torch
 from guided import SPEC, tiny
 from oracle import normals
 
-from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.guidance import Guided, NearestData
+from gentraj.diffusion.guidance import ClassifierFree, Guided, NearestData
 from gentraj.models.sampling import Plugin
 from gentraj.networks.embedding import MIN_ROWS
 from gentraj.trajectory import Condition, SamplingOptions
@@ -21,25 +20,22 @@ PLUGINS: dict[str, Callable[[], Plugin]] = {
     "Guided, explicit": lambda: Guided(lambda x: x.sum((1, 2)), iterations=0),
     "Guided, noisy": lambda: Guided(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
     "ClassifierFree": lambda: ClassifierFree(1.5),
-    "Contexts": lambda: Contexts([(torch.tensor([0.5, -1.0]), 1.2), (torch.ones(2), 0.4)]),
-    "Product": lambda: Product([tiny(1)], [0.5]),
-    "Product, away": lambda: Product([tiny(1)], [-0.5]),
     "NearestData": lambda: NearestData(normals(40, 4, 3).float(), neighbours=6, rank=2),
 }
 
 
-def known(plugin: str, rows: int) -> Condition:
-    """Different starts, one goal, and a context where the plug-in wants it."""
+def known(rows: int) -> Condition:
+    """Different starts and contexts, one goal."""
     condition = Condition.empty(SPEC, rows).with_obs(0, normals(50, 2)[:rows].float())
     condition = condition.with_obs(-1, torch.tensor([0.3]), dims=(1,))
-    return condition if plugin == "Contexts" else replace(condition, context_BC=normals(50, 2, seed=3)[:rows].float())
+    return replace(condition, context_BC=normals(50, 2, seed=3)[:rows].float())
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "heun"])
 @pytest.mark.parametrize("name", PLUGINS)
 def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) -> None:
     model, plugin = tiny(sampler=sampler), PLUGINS[name]()
-    condition, seeds = known(name, 2 * MIN_ROWS), list(range(2 * MIN_ROWS))
+    condition, seeds = known(2 * MIN_ROWS), list(range(2 * MIN_ROWS))
     many = model.sample(condition, guide=plugin, seed=seeds)
     assert torch.isfinite(many).all() and not torch.equal(many, model.sample(condition, seed=seeds))
     assert torch.equal(many[:, 0][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
@@ -52,11 +48,11 @@ def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) ->
 def test_every_plugin_works_with_and_without_signal_at_the_end(name: str, path: str) -> None:
     for levels in (None, 10):
         model = tiny(path=path, levels=levels, prediction="v", sampler="ddim")
-        assert torch.isfinite(model.sample(known(name, 2), guide=PLUGINS[name](),
+        assert torch.isfinite(model.sample(known(2), guide=PLUGINS[name](),
                                            options=SamplingOptions(steps=2), seed=0)).all()
 
 
 def test_plugins_work_together() -> None:
     names = "ClassifierFree", "Guided, noisy", "Guided", "NearestData", "Guided, explicit"
     guides = [PLUGINS[name]() for name in names]
-    assert torch.isfinite(tiny().sample(known("ClassifierFree", 3), guide=guides, seed=0)).all()
+    assert torch.isfinite(tiny().sample(known(3), guide=guides, seed=0)).all()

@@ -11,8 +11,7 @@ from tiny_gan import make
 from torch import Tensor
 
 from gentraj.constraints import TOLERANCE, Blocks, Box, Constraints
-from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.guidance import Constrained, Guided, NearestData
+from gentraj.diffusion.guidance import ClassifierFree, Constrained, Guided, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.conditional import latent_ascent, preferred
 from gentraj.models.sampling import Checks, Plugin, Preference, SampledRows

@@ -17,7 +17,7 @@ from torch import Tensor
 from gentraj.agents.episodic import finite_actions
 
 from ...config import settings
-from ...diffusion.composition import ClassifierFree
+from ...diffusion.guidance import ClassifierFree
 from ...files import new_file
 from ...randomness import as_seeds, fresh_seed, unfold
 from ...ranges import FarFromData

@@ -12,8 +12,7 @@ from torch import Tensor
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, PlanSampler, choice, level_specs, seeds_of
-from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.guidance import Guided
+from gentraj.diffusion.guidance import ClassifierFree, Guided
 from gentraj.models.sampling import Preference
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, TrajectorySpec
