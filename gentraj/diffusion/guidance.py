@@ -1,4 +1,4 @@
-"""Plug-ins that tilt the samples of a model towards high scores, pull them back towards the data, or constrain them.
+"""Plug-ins that tilt the samples of a model towards high scores or its context, or constrain them.
 
 For hard constraints, the denoised trajectory is projected onto the feasible set in each step.
 """
@@ -16,15 +16,13 @@ from torch import Tensor
 
 from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
 from ..models.sampling import Checks, Denoise, Denoising, Guidance, Plugin, Preference, SampledRows, as_plugins
-from ..networks.embedding import MIN_ROWS
-from ..trajectory import Batch, Condition, Guide
+from ..trajectory import Condition, Guide
 from .paths import NoisePath, over_rows
 
 Covariance = Callable[[Tensor], Tensor]  # v_RHD -> the covariance times v_RHD
 Interval = tuple[float, float]  # times t, both ends included
 LEAST_CURVATURE = 0.1  # a convex guide may widen the posterior's variance ten times at most
 CONVERGED = 1e-11  # a relative squared residual, about the precision of float32
-MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 CHANGE = 2.0  # of the gain, beyond which a move of guidance is computed anew
 LEAST_ALPHA = 0.01  # with less signal, a move is taken from where sigma / alpha is MOST_NOISE
 MOST_NOISE = 4.0  # the errors of a network's d x0 / dx grow with sigma / alpha; there, Sigma is C / (1 + C / 16) of C
@@ -357,70 +355,6 @@ def check_interval(plugin: str, interval: Interval) -> None:
     low, high = interval
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{plugin}.interval is {interval}; two times from 0 to 1, the smaller one first, are expected")
-
-
-@dataclass(frozen=True, eq=False)
-class NearestData(Plugin):
-    """Projects the denoised trajectory onto an affine subspace near its nearest windows (LoMAP, Lee & Choi 2025,
-    algorithm 1).
-
-    `reference` holds windows (W, H, D) in environment units; padded windows of a `Batch` are left out. The subspace of
-    a trajectory goes through the mean of its nearest `neighbours` (by Euclidean distance, in normalised units) along
-    their first `rank` principal directions. `weight`, from 0 to 1, is how far the trajectory moves towards the
-    subspace. The paper takes the cosine similarity and noises the neighbours; here the denoised trajectory is compared
-    with clean windows. It acts at times t in `interval` only. Put this plug-in after the guides that it corrects.
-
-    Raises ValueError unless there are more neighbours than `rank`, and, when sampling, unless `reference` has at least
-    `neighbours` windows that are finite and of the model's shape.
-    """
-
-    reference: Tensor | Batch
-    neighbours: int = 10
-    rank: int = 4
-    weight: float = 1.0
-    interval: Interval = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.neighbours:
-            raise ValueError(f"NearestData.rank is {self.rank}; a whole number from 0 to {self.neighbours - 1} is "
-                             "expected")
-        check_interval("NearestData", self.interval)
-
-    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        """Moves denoised trajectories towards windows. Raises ValueError for too few windows and for other shapes."""
-        spec, device = sampling.condition.spec, sampling.condition.values_BHD.device
-        windows = self._windows().to(device)
-        if windows.shape[1:] != (spec.horizon, spec.dim) or not torch.isfinite(windows).all():
-            raise ValueError(f"NearestData.reference has shape {tuple(windows.shape)}; finite windows of shape "
-                             f"(W, {spec.horizon}, {spec.dim}) are expected")
-        if len(windows) < self.neighbours:
-            raise ValueError(f"NearestData has {len(windows)} whole windows; {self.neighbours} neighbours need at "
-                             "least as many")
-        data_WX = sampling.normalizer.normalize(windows).flatten(1)
-
-        def projected(x: Tensor, t: Tensor) -> Tensor:
-            x0 = denoise(x, t)
-            size = max(1, MAX_DISTANCES // len(data_WX) // MIN_ROWS) * MIN_ROWS  # so that no row depends on others
-            blocks = x0.flatten(1).split(size)
-            near = torch.cat([self._project(block, data_WX) for block in blocks]).view_as(x0)
-            return torch.where(sampling.condition.mask_BHD, x0, torch.lerp(x0, near, self.weight))
-
-        return within(self.interval, projected, denoise)
-
-    def _windows(self) -> Tensor:
-        if isinstance(self.reference, Tensor):
-            return self.reference
-        return self.reference.x_BHD[self.reference.mask_BHD.all(dim=(1, 2))]
-
-    def _project(self, y_RX: Tensor, data_WX: Tensor) -> Tensor:
-        """The projections (R, X) of trajectories on their subspaces, which are constants to any gradient."""
-        with torch.no_grad():
-            nearest_RK = torch.cdist(y_RX, data_WX.to(y_RX)).topk(self.neighbours, largest=False).indices
-            near_RKX = data_WX[nearest_RK].to(y_RX)
-            mean_RX = near_RKX.mean(1)
-            axes_RPX = torch.linalg.svd(near_RKX - mean_RX[:, None], full_matrices=False).Vh[:, : self.rank]
-        along_RP = torch.einsum("rpx,rx->rp", axes_RPX, y_RX - mean_RX)
-        return mean_RX + torch.einsum("rp,rpx->rx", along_RP, axes_RPX)
 
 
 class Infeasible(RuntimeError):

@@ -10,7 +10,7 @@ import torch
 from guided import SPEC, tiny
 from oracle import normals
 
-from gentraj.diffusion.guidance import ClassifierFree, Guided, NearestData
+from gentraj.diffusion.guidance import ClassifierFree, Guided
 from gentraj.models.sampling import Plugin
 from gentraj.networks.embedding import MIN_ROWS
 from gentraj.trajectory import Condition, SamplingOptions
@@ -20,7 +20,6 @@ PLUGINS: dict[str, Callable[[], Plugin]] = {
     "Guided, explicit": lambda: Guided(lambda x: x.sum((1, 2)), iterations=0),
     "Guided, noisy": lambda: Guided(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
     "ClassifierFree": lambda: ClassifierFree(1.5),
-    "NearestData": lambda: NearestData(normals(40, 4, 3).float(), neighbours=6, rank=2),
 }
 
 
@@ -53,6 +52,6 @@ def test_every_plugin_works_with_and_without_signal_at_the_end(name: str, path: 
 
 
 def test_plugins_work_together() -> None:
-    names = "ClassifierFree", "Guided, noisy", "Guided", "NearestData", "Guided, explicit"
+    names = "ClassifierFree", "Guided, noisy", "Guided", "Guided, explicit"
     guides = [PLUGINS[name]() for name in names]
     assert torch.isfinite(tiny().sample(known(3), guide=guides, seed=0)).all()
