@@ -6,7 +6,7 @@ For hard constraints, the denoised trajectory is projected onto the feasible set
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -19,10 +19,7 @@ from ..models.sampling import Checks, Denoise, Denoising, Guidance, Plugin, Pref
 from ..trajectory import Condition, Guide
 from .paths import NoisePath, over_rows
 
-Covariance = Callable[[Tensor], Tensor]  # v_RHD -> the covariance times v_RHD
 Interval = tuple[float, float]  # times t, both ends included
-LEAST_CURVATURE = 0.1  # a convex guide may widen the posterior's variance ten times at most
-CONVERGED = 1e-11  # a relative squared residual, about the precision of float32
 CHANGE = 2.0  # of the gain, beyond which a move of guidance is computed anew
 LEAST_ALPHA = 0.01  # with less signal, a move is taken from where sigma / alpha is MOST_NOISE
 MOST_NOISE = 4.0  # the errors of a network's d x0 / dx grow with sigma / alpha; there, Sigma is C / (1 + C / 16) of C
@@ -80,20 +77,15 @@ class Guided(Preference):
 
     With `at` "denoised" the guide sees the denoised trajectory. It is moved to x0' = argmax over z of
     scale * guide(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
-    (Tweedie's formula of second order). By default the move is a step along Sigma times the guide's gradient (DPS,
-    Chung et al. 2023, equation 10), shortened where the guide at its end rises by less than its slope says. That takes
-    one gradient of the guide, one more score, and one backward pass through the network.
-    With `iterations` above 0, the maximum of the guide's quadratic model at x0 is found in at most so many steps of
-    conjugate gradients (as in Rozet et al. 2024, section 4, for linear observations). Each takes a backward pass
-    through the network and a second derivative of the guide, which for a large network costs more than all else; a
-    single iteration is no more exact than the default. Sampling in many steps is exact for a Gaussian and a quadratic
-    guide if there are as many iterations as the rank of the guide's Hessian: reaching a goal needs as many as the goal
-    has entries. With fewer, x0' falls short of the maximum.
+    (Tweedie's formula of second order). The move is a step along Sigma times the guide's gradient (DPS, Chung et al.
+    2023, equation 10), shortened where the guide at its end rises by less than its slope says. That takes one gradient
+    of the guide, one more score, and one backward pass through the network. Sampling in many steps is exact for a
+    Gaussian and a guide that is linear, or quadratic along one direction; for a quadratic guide along several, x0'
+    falls short of the maximum.
     With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
     guides that were trained on noisy trajectories, such as Diffuser's return.
     The move, or the gradient at x, is computed in one of `every` denoisings, and wherever sigma^2 / alpha has changed
-    by more than a factor of 2 since the last one; in the others, that one serves again. By default `every` is 2, and 1
-    with `iterations`.
+    by more than a factor of 2 since the last one; in the others, that one serves again.
     Where alpha is below 0.01, as in the first step of most paths, d x0 / dx says nothing; the move there is that of the
     trajectory a DDIM step cleaner, where sigma / alpha is 4, which costs one more denoising. Then the mean of a
     Gaussian under a linear guide is within 2 % of exact in 5 steps, if the variance of the normalised data is at most 1
@@ -111,17 +103,15 @@ class Guided(Preference):
     guide: Guide
     scale: float = 1.0
     at: Literal["denoised", "noisy"] = "denoised"
-    iterations: int = 0
-    every: int | None = None
+    every: int = 2
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.at not in ("denoised", "noisy"):
             raise ValueError(f"Guided has scale {self.scale} and at '{self.at}'; a finite number, and denoised or "
                              "noisy, are expected")
-        if self.iterations < 0 or (self.every is not None and self.every < 1):
-            raise ValueError(f"Guided has iterations {self.iterations} and every {self.every}; at least 0, and at "
-                             "least 1, are expected")
+        if self.every < 1:
+            raise ValueError(f"Guided.every is {self.every}; a number of at least 1 is expected")
         check_interval("Guided", self.interval)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
@@ -134,18 +124,16 @@ class Guided(Preference):
         def tilted(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             """x0, and its move."""
             with torch.enable_grad():
-                x = with_gradient(x)
+                if not x.requires_grad:
+                    x = x.detach().requires_grad_()
                 x0 = denoise(x, t)
-            tilt = Tilt(guide, x0, sampling.checks, second_order=self.iterations > 0)
-            sigma = covariance(x, x0, gain(path, t))
-            if self.iterations == 0:
-                return x0, tilt.bounded(sigma(tilt.gradient))
-            return x0, proximal(tilt.gradient, tilt.hessian, sigma, self.iterations)
+            tilt = Tilt(guide, x0, sampling.checks)
+            # d x0 / dx is symmetric, so that one backward pass gives its product with the gradient.
+            step, = torch.autograd.grad(x0, x, tilt.gradient, retain_graph=True)
+            return x0, tilt.bounded(gain(path, t) * step)
 
-        every, path = self.every, sampling.path
-        if every is None:
-            every = 1 if self.iterations else 2
-        repeated = Repeated(every, path)
+        path = sampling.path
+        repeated = Repeated(self.every, path)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             s = with_signal(path, t)
@@ -159,7 +147,7 @@ class Guided(Preference):
             return moved(x0, repeated.last, sampling.checks)
 
         if self.at == "noisy":
-            return within(self.interval, guided_by_noisy(denoise, guide, sampling, every), denoise)
+            return within(self.interval, guided_by_noisy(denoise, guide, sampling, self.every), denoise)
         return within(self.interval, guided, denoise)
 
     @property
@@ -248,30 +236,27 @@ def moved(x0: Tensor, move: Tensor, checks: Checks) -> Tensor:
 
 
 class Tilt:
-    """The quadratic model of a guide at z (R, H, D): its gradient and, with `second_order`, products with its
-    Hessian."""
+    """A guide at z (R, H, D): its scores and its gradient there."""
 
-    def __init__(self, guide: Guide, z: Tensor, checks: Checks, second_order: bool = False):
-        self.guide, self.checks = guide, checks
+    def __init__(self, guide: Guide, z: Tensor, checks: Checks):
+        self.guide = guide
         with torch.enable_grad():
             self.z = z.detach().requires_grad_()
             score_R = guide(self.z)
             total, gradient = score_R.sum(), None
             self.score_R = score_R.detach()
             if total.requires_grad:
-                gradient, = torch.autograd.grad(total, self.z, create_graph=second_order, allow_unused=True)
+                gradient, = torch.autograd.grad(total, self.z, allow_unused=True)
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
                              "differentiable torch operations; write it in such operations")
-        self._gradient = checks.finite(gradient, "the guide's gradient is", "; smooth the guide or lower its scale")
-        self.gradient = self._gradient.detach()
+        self.gradient = checks.finite(gradient, "the guide's gradient is", "; smooth the guide or lower its scale")
 
     def bounded(self, move: Tensor) -> Tensor:
         """The explicit step `move` = Sigma gradient, shortened where the guide rises by less than its slope says.
 
         It ends at the maximum along it of the guide minus the cost d^T Sigma^-1 d / 2, if the guide is the parabola
-        through its slope at z and its value at z + move. For a concave quadratic guide that is the step of `proximal`
-        in one iteration.
+        through its slope at z and its value at z + move, as a concave quadratic guide is.
         """
         with torch.no_grad():
             rise_R = self.guide(self.z + move) - self.score_R
@@ -280,58 +265,6 @@ class Tilt:
         rounding_R = 4 * torch.finfo(rise_R.dtype).eps * (self.score_R.abs() + cost_R)
         curvature_R = (2 * (rise_R - slope_R) + rounding_R).clamp(max=0)
         return move * torch.where(curvature_R < 0, cost_R / (cost_R - curvature_R), 1)[:, None, None]
-
-    def hessian(self, v: Tensor) -> Tensor:
-        if not self._gradient.requires_grad:
-            return torch.zeros_like(v)
-        product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
-        return self.checks.finite(product, "the guide's second derivative is",
-                                  "; smooth the guide or set Guided.iterations to 0")
-
-
-def with_gradient(x: Tensor) -> Tensor:
-    """Returns `x` itself if it requires a gradient, and otherwise a copy that does."""
-    if x.requires_grad:
-        return x
-    return x.detach().requires_grad_()
-
-
-def covariance(x: Tensor, x0: Tensor, gain: Tensor | float = 1.0) -> Covariance:
-    """Products with gain * d x0 / dx, by one backward pass each, since it is symmetric. `x0` was computed from `x`."""
-    return lambda v: gain * torch.autograd.grad(x0, x, v.to(x0), retain_graph=True)[0]
-
-
-def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covariance, iterations: int) -> Tensor:
-    """The move d that maximises gradient^T d + d^T Hessian d / 2 - d^T Sigma^-1 d / 2.
-
-    It is d = Sigma w with (1 - Hessian Sigma) w = gradient, solved by conjugate gradients in the inner product of
-    Sigma, in at least one iteration. A row stops in a direction where the objective is convex (Steihaug 1983); if that
-    is the first direction, the row takes the explicit step Sigma gradient.
-    """
-    r, p = gradient, gradient
-    Sp = sigma(r)
-    move, power = torch.zeros_like(r), _dot(r, Sp)
-    least = CONVERGED * _dot(r, r)
-    for i in range(iterations):
-        q = p - hessian(Sp)
-        curvature, variance = _dot(Sp, q), _dot(Sp, p)
-        concave = curvature > LEAST_CURVATURE * variance
-        size = torch.where(concave, power / curvature, float(i == 0))
-        size = torch.where((power > 0) & (variance > 0), size, 0)  # else Sigma is not positive along p
-        move, r = move + size * Sp, r - size * q
-        going = concave & (size > 0) & (_dot(r, r) > least)
-        if i == iterations - 1 or not going.any():
-            break
-        Sr, before = sigma(r), power
-        power = torch.where(going, _dot(r, Sr), 0)
-        beta = torch.where(going, power / before, 0)
-        p, Sp = r + beta * p, Sr + beta * Sp
-    return move
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product (R, 1, 1) of each row."""
-    return (a * b).sum((1, 2), keepdim=True)
 
 
 def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:

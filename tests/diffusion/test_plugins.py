@@ -17,7 +17,7 @@ from gentraj.trajectory import Condition, SamplingOptions
 
 PLUGINS: dict[str, Callable[[], Plugin]] = {
     "Guided": lambda: Guided(lambda x: -(x[:, -1, :2] - 1).square().sum(-1)),
-    "Guided, explicit": lambda: Guided(lambda x: x.sum((1, 2)), iterations=0),
+    "Guided, linear": lambda: Guided(lambda x: x.sum((1, 2))),
     "Guided, noisy": lambda: Guided(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
     "ClassifierFree": lambda: ClassifierFree(1.5),
 }
@@ -52,6 +52,6 @@ def test_every_plugin_works_with_and_without_signal_at_the_end(name: str, path: 
 
 
 def test_plugins_work_together() -> None:
-    names = "ClassifierFree", "Guided, noisy", "Guided", "Guided, explicit"
+    names = "ClassifierFree", "Guided, noisy", "Guided", "Guided, linear"
     guides = [PLUGINS[name]() for name in names]
     assert torch.isfinite(tiny().sample(known(3), guide=guides, seed=0)).all()
