@@ -29,7 +29,7 @@ from ..models.sampling import (
     sample_batch,
     without_gradient,
 )
-from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
+from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.embedding import conditioned
 from ..normalize import Normalizer
 from ..randomness import Noise, Seeds, as_noise
@@ -210,22 +210,6 @@ class Diffusion(ConditionalModel):
     log_prob = log_prob
     score = score
     ood_score = ood_score
-
-    @classmethod
-    def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
-                     normalizer: Normalizer) -> Diffusion:
-        """A model around a network that is already trained, such as one that `gentraj.networks.temporal_unet` loads.
-
-        `config` has to have the path, levels and prediction that the network was trained with. Raises ValueError if the
-        network does not fit `spec`.
-        """
-        model = cls(spec, config.with_network(network.config), normalizer)
-        for own in (model.network, model.ema.module):
-            try:
-                own.load_state_dict(network.state_dict())
-            except RuntimeError as error:
-                raise ValueError(f"the network does not fit {spec}: {str(error).splitlines()[-1].strip()}") from error
-        return model
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""

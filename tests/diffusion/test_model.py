@@ -18,7 +18,7 @@ from gentraj.networks.embedding import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.training.step import TrainingStep
-from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions
 
 
 def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
@@ -118,14 +118,6 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"DiffusionConfig\.{next(iter(wrong))} is "):
         DiffusionConfig(**{"steps": 1, **wrong})  # type: ignore[arg-type]
-
-
-def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
-    model = make()
-    again = Diffusion.from_network(model.network, SPEC, model.config, model.normalizer)
-    assert torch.equal(again.sample(Condition.empty(SPEC), 2, seed=0), model.sample(Condition.empty(SPEC), 2, seed=0))
-    with pytest.raises(ValueError, match=r"the network does not fit TrajectorySpec.obs_dim=4"):
-        Diffusion.from_network(model.network, TrajectorySpec(4, 2, 8), model.config, Normalizer.identity(6))
 
 
 def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded() -> None:
