@@ -1,4 +1,3 @@
-from .imagination import Imagination, ImaginationConfig, PolicyValue
 from .mpc import MPC, MPCConfig, WorldModelSimulator
 from .planning.arrival import Arrival, ArrivalConfig
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -21,11 +20,11 @@ from .sb3 import SB3Policy
 from .wrappers import ConfidenceSwitch, NoisyAgent
 
 __all__ = [
-    "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
-    "ConfidenceSwitch", "Critic", "CriticConfig", "Deadline", "Imagination", "ImaginationConfig", "InverseDynamics",
-    "InverseDynamicsConfig", "MPCConfig", "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic",
-    "PlanCriticConfig", "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig",
-    "PolicyValue", "RealTimeActor", "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student",
-    "StudentConfig", "Transition", "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile",
-    "log_prob", "policy_prior", "score", "state_value",
+    "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig", "ConfidenceSwitch",
+    "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPC", "MPCConfig",
+    "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "POLICIES", "PlanCritic", "PlanCriticConfig",
+    "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor",
+    "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition",
+    "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "policy_prior",
+    "score", "state_value",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gentraj.models.sampling import Finite, finite
+from gentraj.models.sampling import finite
 from gentraj.networks.embedding import MIN_ROWS
 from gentraj.randomness import fold
 from gentraj.ranges import DataRanges
@@ -88,7 +88,7 @@ def _rows(x: Tensor, what: str, axis: str, width: int | None, known: DataRanges 
     return x
 
 
-def finite_actions(act_BXA: Tensor, agent: str, check: Finite = finite) -> Tensor:
-    """Returns the actions of an agent. Raises ValueError, by `check`, for those that are not finite."""
-    return check(act_BXA, f"an action of {agent} is", "; the observation may be too far from the data, or a weight is "
-                 "not finite; give observations like the data's, or load another checkpoint")
+def finite_actions(act_BXA: Tensor, agent: str) -> Tensor:
+    """Returns the actions of an agent. Raises ValueError for those that are not finite."""
+    return finite(act_BXA, f"an action of {agent} is", "; the observation may be too far from the data, or a weight is "
+                  "not finite; give observations like the data's, or load another checkpoint")

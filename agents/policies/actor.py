@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gentraj.constraints import Constraint
 from gentraj.device import to_device
-from gentraj.models.sampling import Finite, finite
 from gentraj.networks.embedding import padded
 from gentraj.randomness import RowNoise, Seeds
 from gentraj.ranges import DataRanges
@@ -91,12 +90,10 @@ class Actor(EpisodicAgent):
         Raises ValueError for observations or goals of another shape, and for NaN and infinity in them or in the
         actions.
         """
-        return self.acted(*self.given(obs_BO, goal_BG), finite)
+        return self._acted(*self.given(obs_BO, goal_BG))
 
     @torch.no_grad()
-    def acted(self, obs_BO: Tensor, goal_BG: Tensor | None, check: Finite) -> Tensor:
-        """Does what `act` does, for observations and goals that `given` takes. These are not looked at, and the actions
-        by `check`."""
+    def _acted(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         if self.queue_BEA.device != obs_BO.device:
             with torch.inference_mode(False):
                 self.queue_BEA = self.queue_BEA.to(obs_BO.device)
@@ -109,7 +106,7 @@ class Actor(EpisodicAgent):
                 goal = padded(self._aim(due_B, obs, goal_BG[which]), self.multiple)
             noise = RowNoise(self._seeds(due_B)).padded(-len(obs) % self.multiple)
             act_BEA = self.decide(padded(obs, self.multiple), goal, noise)[: len(obs)].to(self.queue_BEA)
-            self.queue_BEA[which] = finite_actions(act_BEA, "the policy", check)
+            self.queue_BEA[which] = finite_actions(act_BEA, "the policy")
             self.age_B.masked_fill_(due_B, 0)
             self.decision_B += due_B
         act_BA = self.queue_BEA[torch.arange(len(obs_BO), device=obs_BO.device), to_device(self.age_B, obs_BO.device)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from gentraj.agents.imagination import ImaginationConfig
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
@@ -21,8 +21,7 @@ from ..experiments.pools import ray_rollout
 from ..progress import print_saved, say
 from ..runs.judge.evaluation import Acting, evaluate
 from ..runs.kinds.loading import load
-from ..runs.kinds.run import ActingConfig, Run, of_kind
-from ..runs.kinds.world_run import WorldModelRun
+from ..runs.kinds.run import ActingConfig, Run
 from .options import (
     GROUP,
     CheckpointStep,
@@ -57,7 +56,6 @@ class Evaluate(Configuring):
               gentraj evaluate runs/demo-student --teacher runs/demo
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
               gentraj evaluate runs/idql --acting.candidates 32 --out best-of-32.json
-              gentraj evaluate runs/bc --imagine runs/world-model --imagination.horizon 8 --out imagined.json
     """
 
     run: RunPath
@@ -78,11 +76,6 @@ class Evaluate(Configuring):
     min_confidence: float = 0.5
     """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
     and where it clamps an observation; 0 never asks the teacher."""
-    imagine: Path | None = None
-    """The run of a world model, in which several decisions of the agent are tried each time; the best one is carried
-    out. Then --imagination.candidates, --imagination.horizon, --imagination.discount and --imagination.penalty are
-    options, too. The decisions of an agent without noise are all the same; give it some, as by --acting.temperature
-    1."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json."""
     save_rollout: str | None = None
@@ -114,49 +107,36 @@ class Evaluate(Configuring):
 
     @classmethod
     def more_help(cls, given: Given) -> Callable[[], None] | None:
-        """The settings by which the agent of the run that is named acts and, with --imagine, imagines."""
+        """The settings by which the agent of the run that is named acts."""
         if not any(map(cls.is_argument, given.get("run", ()))):
             return None
-        acting, imagination = cls._settings(load(given["run"][0]), given)
-
-        def more() -> None:
-            print_settings(acting, "acting")
-            if "imagine" in given:
-                print_settings(imagination, "imagination")
-
-        return more
+        return partial(print_settings, cls._settings(load(given["run"][0]), given), "acting")
 
     @classmethod
-    def _settings(cls, run: Run, given: Given) -> tuple[ActingConfig, ImaginationConfig]:
-        """The settings by which the agent of a run acts and imagines. Raises ValueError for an unknown or wrong one."""
+    def _settings(cls, run: Run, given: Given) -> ActingConfig:
+        """The settings by which the agent of a run acts. Raises ValueError for an unknown or wrong one."""
         acting = with_options(run.acting, below("acting", given), "acting")
-        imagination = with_options(ImaginationConfig(), below("imagination", given), "imagination")
         own = {*options_of(cls), *dotted_keys(EvaluationConfig())}
         for key in given:
-            if key not in own and not key.startswith(("acting.", "imagination.")):
-                raise unknown_option(key, [*own, *dotted_keys(acting, "acting."),
-                                           *dotted_keys(imagination, "imagination.")])
-        return acting, imagination
+            if key not in own and not key.startswith("acting."):
+                raise unknown_option(key, [*own, *dotted_keys(acting, "acting.")])
+        return acting
 
     def _acting(self, run: Run) -> Acting:
         """How the run acts. Raises ValueError for options that are of no use without another one."""
-        acting, imagination = self._settings(run, self.given)
+        acting = self._settings(run, self.given)
         if self.teacher is None and self.min_confidence != Evaluate.min_confidence:
             raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give "
                              "--teacher too, or leave --min-confidence out")
-        if self.imagine is None and below("imagination", self.given):
-            raise ValueError("--imagination.KEY says how decisions are tried in a world model, and there is none; give "
-                             "the run of one by --imagine, too, or leave it out")
-        fallback, teacher, world = (folder and load(folder, device=pick_device(self.device))
-                                    for folder in (self.fallback, self.teacher, self.imagine))
-        return Acting(acting, self.sampling.options(), fallback, teacher, self.min_confidence,
-                      world and of_kind(world, WorldModelRun), imagination)
+        fallback, teacher = (folder and load(folder, device=pick_device(self.device))
+                             for folder in (self.fallback, self.teacher))
+        return Acting(acting, self.sampling.options(), fallback, teacher, self.min_confidence)
 
     def _play(self, run: Run) -> RolloutFn:
         """What plays the episodes of the run. Raises ValueError for options that cannot be had on Ray."""
         if self.ray is None:
             return rollout
-        if self.video is not None or self.accelerate != "eager" or self.imagine:
-            raise ValueError("--ray plays the episodes in other processes, where --video, --accelerate and --imagine "
-                             "cannot be had; leave them out")
+        if self.video is not None or self.accelerate != "eager":
+            raise ValueError("--ray plays the episodes in other processes, where --video and --accelerate cannot be "
+                             "had; leave them out")
         return ray_rollout(ray_tasks(run.folder, self.ray))

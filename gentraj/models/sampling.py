@@ -132,13 +132,13 @@ class Preference(Plugin):
         return one_each(scores, x_RHD)
 
 
-def one_each(scores: object, x_R: Tensor, judge: str = "the guide", what: str = "trajectories") -> Tensor:
-    """Returns the scores that a `judge` gives to x (R, ...). Raises ValueError unless they are one for each, a tensor
+def one_each(scores: object, x_R: Tensor) -> Tensor:
+    """Returns the scores that a guide gives to x (R, ...). Raises ValueError unless they are one for each, a tensor
     (R,)."""
     if not isinstance(scores, Tensor) or scores.shape != x_R.shape[:1]:
         given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
-        raise ValueError(f"{judge} returned {given} for {what} of shape {tuple(x_R.shape)}; one score for each, shape "
-                         f"({len(x_R)},), is expected")
+        raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_R.shape)}; one score for "
+                         f"each, shape ({len(x_R)},), is expected")
     return scores
 
 
@@ -166,7 +166,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Guidance = Guide | Plugin | Sequence[Plugin] | None
 SampleRows = Callable[[Condition, Noise, Checks], Tensor]  # conditions of R rows, their noise -> x_RHD
-Finite = Callable[[Tensor, str, str], Tensor]  # `finite`, or that of `Checks`
 
 
 def without_gradient(function: Callable[P, T]) -> Callable[P, T]:

@@ -14,7 +14,6 @@ from gymnasium.spaces import Box
 from simulated_device import counted
 from test_training_on_a_device import DEVICE, act, dataset_of, narrow
 
-from gentraj.agents.imagination import Imagination, ImaginationConfig
 from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.actor import Actor
@@ -53,8 +52,6 @@ from gentraj.studio.planning import Question, Settings, answers
 from gentraj.training import TrainingConfig
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Condition
-from gentraj.worlds.facts import WorldFacts
-from gentraj.worlds.model import WorldModel, WorldModelConfig
 
 FEW_STEPS = [name for name, method in METHODS.items() if isinstance(method.config, FewStepRunConfig)]
 BRIEF = TrainingConfig(2, warmup=1)
@@ -74,13 +71,10 @@ def planner(umaze, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return load(folder, device=DEVICE)
 
 
-def test_a_planner_is_evaluated_sampled_and_measured_and_imagines(planner: Run, tmp_path: Path) -> None:
+def test_a_planner_is_evaluated_sampled_and_measured(planner: Run, tmp_path: Path) -> None:
     words = "--start", 1, 1, "--goal", -1, -1, "--num", 2, "--out", tmp_path / "a.npz"
     assert small.gentraj("sample", planner.folder, *words) == 0
     assert small.gentraj("evaluate", planner.folder, "--episodes", 1, "--no-baselines", "--acting.replan", 150) == 0
-    world = WorldModel(4, 2, narrow(WorldModelConfig()), WorldFacts.blank(4, 2, 0, 1)).to(DEVICE)
-    agent = Imagination(planner.agent(Box(-1, 1, (2,))), world, ImaginationConfig(2, 2))
-    assert torch.isfinite(agent.act(torch.zeros(1, 4), torch.ones(1, 2))).all()
     assert isinstance(planner, PlannerRun)
     arrival = planner.likeliest_arrival(torch.tensor([[1.0, 1, 0, 0]]), torch.tensor([[-1.0, -1]]))
     assert 0 < int(arrival) < planner.model.spec.horizon

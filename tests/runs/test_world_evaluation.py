@@ -131,21 +131,3 @@ def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.Mo
     assert all(mask_BHD[..., 0].any(0).all() for mask_BHD in masks) and 3 in {mask.shape[1] for mask in masks}
     monkeypatch.setattr(world_evaluation, "HELD_OUT_WINDOWS", 5000)
     assert held_out(run, 0).x_BHD.shape[:2] == (2030, 21)
-
-
-def test_decisions_are_tried_in_a_world_model_before_they_are_carried_out(folder: Path, small_run: Path,
-                                                                          capsys: pytest.CaptureFixture[str]) -> None:
-    own = "--imagination.candidates", "2", "--imagination.horizon", "2", "--acting.temperature", "1"
-    command = "evaluate", str(folder / "policy-0"), "--episodes", "1", "--no-baselines", "--imagine"
-    assert main([*command, str(folder / "world"), *own]) == 0
-    imagined = json.loads((folder / "policy-0" / "evaluation.json").read_text())
-    assert main([*command[:-1], *own[4:], "--out", str(folder / "plain.json")]) == 0
-    assert imagined["returns"] != json.loads((folder / "plain.json").read_text())["returns"]
-    capsys.readouterr()
-    assert main(["evaluate", str(folder / "world"), "--imagine", str(folder / "world")]) == 2
-    assert "whose agent plans in it already" in capsys.readouterr().err
-    for words, message in ((("--imagine", str(folder / "policy-1")), "a world model is expected"),
-                           (own[:2], "give the run of one by --imagine, too"),
-                           (("--imagine", str(folder / "world"), "--deadline-ms", "50"), "leave the world model out")):
-        assert main([*command[:-1], *words]) == 2
-        assert message in capsys.readouterr().err.splitlines()[-1]

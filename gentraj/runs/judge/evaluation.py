@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from gentraj.agents.imagination import Imagination, ImaginationConfig, PolicyValue
 from gentraj.agents.planning.planner import PlanFollower
 from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.wrappers import ConfidenceSwitch
@@ -33,7 +32,6 @@ from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.presets import short_training
 from ..kinds.run import ActingConfig, Run, check_widths, environment_of
-from ..kinds.world_run import WorldModelRun
 from .saved_scores import MEASURES, YARDSTICKS, episodes_scored, read_scores
 
 LEAP = 4.0  # times the longest step in the data; the medians of the zoo's planners are 1.2 to 2.4
@@ -57,10 +55,6 @@ class Acting:
     """The run that acts where this run, its student, is unsure (`agents.ConfidenceSwitch`)."""
     min_confidence: float = 0.5
     """The confidence, in [0, 1], below which a student is unsure."""
-    world: WorldModelRun | None = None
-    """The world model in which the agent's decisions are tried before one is carried out (`agents.Imagination`)."""
-    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
-    """How they are tried there."""
 
     def agent(self, run: Run, env: str, deadline_ms: float | None = None) -> Agent:
         """The agent for an environment, with a deadline if there is one.
@@ -69,9 +63,8 @@ class Acting:
         teacher of a run that is no student, and for runs of other observations or actions than the agent's.
         """
         deadline, teacher = None, self.teacher
-        for other in (self.fallback, self.world):
-            if other is not None:
-                check_widths(other, run)
+        if self.fallback is not None:
+            check_widths(self.fallback, run)
         if teacher is not None:
             check_widths(teacher, run, "the run that the student was distilled from")
         space = run.action_space(env)
@@ -85,14 +78,6 @@ class Acting:
                 "nothing in advance")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
             agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
-        if self.world is not None:
-            if deadline is not None or teacher is not None:
-                raise ValueError("an agent with a deadline or a teacher imagines nothing; leave the world model out")
-            if isinstance(run, WorldModelRun):
-                raise ValueError(f"{run.description}, whose agent plans in it already; give a policy or a planner, or "
-                                 "leave the world model out")
-            value = PolicyValue.of(run.policy) if isinstance(run, PolicyRun) else None
-            return Imagination(agent, self.world.world_model, self.imagination, value=value)
         if teacher is None:
             return agent
         return ConfidenceSwitch(agent, teacher.agent(space), self.min_confidence)

@@ -16,7 +16,6 @@ import torch
 from gymnasium.spaces import Box
 from test_policies import EVERY, SMALL, taught
 
-from gentraj.agents.imagination import Imagination, ImaginationConfig
 from gentraj.agents.mpc import MPCConfig
 from gentraj.agents.policies import ACTORS
 from gentraj.agents.policies.actor import Actor
@@ -29,7 +28,7 @@ from gentraj.runs.kinds.planner_run import PlannerRunConfig
 from gentraj.runs.kinds.policy_run import PolicyRunConfig
 from gentraj.runs.kinds.presets import PRESETS, PUBLISHED
 from gentraj.runs.kinds.run import Run
-from gentraj.runs.kinds.world_run import WorldModelRun, WorldModelRunConfig
+from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.runs.learn.training import prepare
 
 LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
@@ -81,12 +80,6 @@ def simulated() -> Deadline:
     return Deadline(1.0, actor("iql"), time, time)
 
 
-def imagining() -> Imagination:
-    world = run("world-model")
-    assert isinstance(world, WorldModelRun)
-    return Imagination(agent("pointmaze"), world.world_model, ImaginationConfig(2, 2))
-
-
 AGENTS: dict[str, Callable[[], Any]] = {
     **{name: partial(actor, name) for name in EVERY}, **{name: partial(agent, name) for name in RUNS},
     "policy with a deadline": lambda: RealTimeActor(actor("bc-diffusion"), Deadline(1e6, actor("student"))),
@@ -95,8 +88,7 @@ AGENTS: dict[str, Callable[[], Any]] = {
     "planner with a deadline": lambda: agent("pointmaze", Deadline(1e6, agent("goals"))),
     "planner by a simulated clock": lambda: agent("pointmaze", simulated()),
     "student with a teacher": lambda: ConfidenceSwitch(actor("student"), actor("fql"), 0.5),
-    "exploring": lambda: NoisyAgent(actor("iql"), np.array([-1, -1, -5]), np.array([1, 1, 3]), 0.1),
-    "imagining": imagining}
+    "exploring": lambda: NoisyAgent(actor("iql"), np.array([-1, -1, -5]), np.array([1, 1, 3]), 0.1)}
 
 
 def decisions(name: str, agent: Any, number: int, first: int = 0) -> torch.Tensor:
