@@ -17,13 +17,13 @@ from .realtime.background import Deadline, SimulatedTime
 from .realtime.planner import RealTimePlanner
 from .realtime.policy import RealTimeActor
 from .sb3 import SB3Policy
-from .wrappers import ConfidenceSwitch, NoisyAgent
+from .wrappers import NoisyAgent
 
 __all__ = [
-    "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig", "ConfidenceSwitch",
-    "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPC", "MPCConfig",
-    "ModelActor", "NoiseActor", "NoiseActorConfig", "NoisyAgent", "POLICIES", "PlanCritic", "PlanCriticConfig",
-    "PlanSampler", "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor",
+    "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig", "Critic",
+    "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPC", "MPCConfig", "ModelActor",
+    "NoiseActor", "NoiseActorConfig", "NoisyAgent", "POLICIES", "PlanCritic", "PlanCriticConfig", "PlanSampler",
+    "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor",
     "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition",
     "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "policy_prior",
     "score", "state_value",

@@ -545,8 +545,6 @@ class Agent(ABC):
     """The ranges of the observations in its data; None if unknown."""
     network_calls: int | None = None
     """The number of network calls so far, as a measure of the cost of a decision; None if it does not count them."""
-    by_teacher_B: Tensor | None = None
-    """(B,) whether the last action was that of another agent, its teacher; None for an agent without one."""
     _batch: int | None = None  # the number of environments that it acts in; None before the first reset
     _number_given = False  # whether the last reset said so, by a seed for each environment or a mask
     _seed: int | list[int] | np.random.Generator | None = None  # what the seeds of episodes follow from

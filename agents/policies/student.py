@@ -135,15 +135,11 @@ class Student(Policy[StudentConfig]):
         return chosen(p.log_weight_BM, p.centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
-def near(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
-    """(B, M, 1) the probability near each centre: the weights of all components, less the further away they are."""
-    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR_DISTANCE * centre_BMX.shape[2])).exp_()
-    return torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None])
-
-
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
-    """(B, X) the centre with the most probability near it, as several components may describe one way to act."""
-    index_B11 = near(log_weight_BM, centre_BMX).argmax(1, keepdim=True)
+    """(B, X) the centre with the most probability near it, as several components may describe one way to act: the
+    weights of all of them, less the further away they are."""
+    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR_DISTANCE * centre_BMX.shape[2])).exp_()
+    index_B11 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
     return centre_BMX.gather(1, index_B11.expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
 
 
@@ -214,18 +210,6 @@ class StudentActor(Actor):
               first_BLA: Tensor | None = None) -> Tensor:
         uniform_B1 = uniform(as_noise(seeds, len(obs_BO)), 1) if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)
-
-    def confidence(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
-        of the observation (`limits`). With one component it is 1 everywhere else."""
-        obs_BO, goal_BG = self.given(obs_BO, goal_BG)
-        if self.ahead is not None and goal_BG is not None:
-            goal_BG = self.ahead(obs_BO, goal_BG)
-        if len(obs_BO) != self._batch:
-            self._begin_in(len(obs_BO))
-        obs_BO = self.observations.seen(obs_BO).to(self.low_O.device)
-        inside_B = ((obs_BO >= self.low_O) & (obs_BO <= self.high_O)).all(1)
-        return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B
 
     def _chunks(self, obs_BO: Tensor, goal_BG: Tensor | None, uniform_B1: Tensor | None) -> Tensor:
         """(B, K, A) chunks of actions inside the action space."""

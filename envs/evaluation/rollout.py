@@ -89,8 +89,6 @@ class Rollout:
     """The number of actions with an entry at a bound of the agent's `limits`, or of the action space."""
     clamped_steps: np.ndarray | None = None
     """The number of observations with an entry beyond the agent's `limits`; None for an agent that clamps none."""
-    teacher_steps: np.ndarray | None = None
-    """The number of actions that were a teacher's; None for an agent that asks none."""
     faults: tuple[str, ...] = ()
     """What went wrong in each episode that did not finish; these are not among the E."""
     act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -245,8 +243,6 @@ class _Player:
         act_BA = self._decide(obs_BO, goal_BG)
         fields |= {"episode": self.episode_B.copy(), "act": act_BA, "clipped": self.limits.clips(act_BA),
                    "clamped": self.limits.clamps(obs_BO)}
-        if self.agent.by_teacher_B is not None:
-            fields["by_teacher"] = self.agent.by_teacher_B.numpy().copy()
         fields |= self.envs.step(act_BA, live_B)
         fields["elapsed"] = self.envs.elapsed_B.copy()
         if self.record:
@@ -338,7 +334,6 @@ class _Player:
             np.isfinite(first_hit), first_hit, np.bincount(episode, hits, E), lengths, np.array(self.latency_ms),
             self.network_calls, self._recorded(flat, lengths) if self.record else None, envs.tells_success,
             steps(flat["clipped"]), None if self.agent.limits is None else steps(flat["clamped"]),
-            steps(flat["by_teacher"]) if "by_teacher" in flat else None,
             tuple(str(self.faults[i]) for i in sorted(self.faults)), np.array(self.act_ms), self._timing())
 
     def _timing(self) -> dict[str, Any]:

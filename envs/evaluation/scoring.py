@@ -78,10 +78,9 @@ def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_k
     first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
     median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
     name the `protocol` if it is not random-goal (with OGBench's, they have the success rate of each task); it is
-    "single-task" in an environment that reports success but has no goals. They have a `deadline` if there is one. Of an
-    agent that asks a teacher, `by_teacher` is the fraction of its actions that were the teacher's. `watch` is shown the
-    agent's episodes, in environments that render frames; `CannotRender` is raised before the first episode if they
-    cannot. `play` does what `rollout` does, perhaps elsewhere.
+    "single-task" in an environment that reports success but has no goals. They have a `deadline` if there is one.
+    `watch` is shown the agent's episodes, in environments that render frames; `CannotRender` is raised before the first
+    episode if they cannot. `play` does what `rollout` does, perhaps elsewhere.
 
     Where episodes do not finish, the scores are those of the others, "episodes" is their number, and "failures" says in
     a line what went wrong in each of the rest. Raises `EnvironmentFault` if none finishes.
@@ -113,8 +112,6 @@ def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_k
               "controller": None, "random": None}
     if config.baselines:
         scores |= score_baselines(factory, config, obs_keys, progress, play)
-    if played.teacher_steps is not None:
-        scores["by_teacher"] = played.share(played.teacher_steps)
     if config.deadline_ms is not None:
         scores["deadline"] = punctuality(played.act_ms, config.deadline_ms) | played.timing
     if config.protocol != "random-goal":

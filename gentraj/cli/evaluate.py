@@ -53,7 +53,6 @@ class Evaluate(Configuring):
     Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos
               gentraj evaluate runs/demo --protocol d4rl-single-goal
               gentraj evaluate runs/demo --deadline-ms 50 --fallback runs/demo-student
-              gentraj evaluate runs/demo-student --teacher runs/demo
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
               gentraj evaluate runs/idql --acting.candidates 32 --out best-of-32.json
     """
@@ -69,13 +68,6 @@ class Evaluate(Configuring):
     fallback: Path | None = None
     """With --deadline-ms: a run, such as a planner's student, that acts while no plan or chunk is ready. Without it, a
     planner stands still then, and a policy holds its last action."""
-    teacher: Path | None = None
-    """For a student of `gentraj distill --method decision`: the run that acts for 12 steps where the student is unsure,
-    such as the planner that it was distilled from. In the scores, `by_teacher` is the fraction of the actions that the
-    teacher took."""
-    min_confidence: float = 0.5
-    """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
-    and where it clamps an observation; 0 never asks the teacher."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json."""
     save_rollout: str | None = None
@@ -123,14 +115,10 @@ class Evaluate(Configuring):
         return acting
 
     def _acting(self, run: Run) -> Acting:
-        """How the run acts. Raises ValueError for options that are of no use without another one."""
+        """How the run acts. Raises ValueError for an unknown or wrong setting."""
         acting = self._settings(run, self.given)
-        if self.teacher is None and self.min_confidence != Evaluate.min_confidence:
-            raise ValueError("--min-confidence says where a student asks its teacher, and there is none; give "
-                             "--teacher too, or leave --min-confidence out")
-        fallback, teacher = (folder and load(folder, device=pick_device(self.device))
-                             for folder in (self.fallback, self.teacher))
-        return Acting(acting, self.sampling.options(), fallback, teacher, self.min_confidence)
+        fallback = self.fallback and load(self.fallback, device=pick_device(self.device))
+        return Acting(acting, self.sampling.options(), fallback)
 
     def _play(self, run: Run) -> RolloutFn:
         """What plays the episodes of the run. Raises ValueError for options that cannot be had on Ray."""

@@ -20,7 +20,6 @@ from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import Student, StudentActor, StudentConfig
 from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.realtime.planner import RealTimePlanner
-from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import ACTION_MODELS
@@ -31,7 +30,7 @@ from gentraj.trajectory import SamplingOptions, TrajectorySpec
 
 TINY = ResidualMLPConfig(8, 1, 0)
 LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
-MADE = ("policy", "planner", "planner with a deadline", "student", "confidence switch", "control")
+MADE = ("policy", "planner", "planner with a deadline", "student", "control")
 
 
 def episodes(goals: bool) -> Episodes:
@@ -44,8 +43,6 @@ def episodes(goals: bool) -> Episodes:
 
 def made(kind: str, *, goals: bool = False) -> Any:
     """An untrained agent that acts by observations of width 3."""
-    if kind == "confidence switch":
-        return ConfidenceSwitch(made("student", goals=goals), made("policy", goals=goals))
     if kind == "control":
         return MPC(lambda obs_BO, act_BNTA, goal_BG: obs_BO.sum(1, keepdim=True) + act_BNTA.sum((2, 3)),
                    MPCConfig(horizon=2, samples=4), LOW, HIGH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,17 +251,3 @@ def test_the_command_distils_and_says_what_is_next(teacher: runs.Run, tmp_path: 
     assert "continue it with --resume" in capsys.readouterr().err
     assert gentraj("distill", teacher.folder, *words, "--resume") == 0
     assert gentraj("export", out, "--out", tmp_path / "student.pt2") == 0
-
-
-def test_a_student_that_is_evaluated_with_its_teacher_asks_it_where_it_is_unsure(
-        teacher: runs.Run, student: runs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--episodes", 2, "--no-baselines", "--out", tmp_path / "scores.json"
-    for confidence, share in ((0, 0.0), (1, 1.0)):
-        asked = "--teacher", teacher.folder, "--min-confidence", confidence
-        assert gentraj("evaluate", student.folder, *asked, *words) == 0
-        assert json.loads((tmp_path / "scores.json").read_text())["by_teacher"] == share
-        assert "\nby_teacher " in capsys.readouterr().out
-    assert gentraj("evaluate", teacher.folder, "--teacher", teacher.folder, *words) == 2
-    assert "Actor does not tell where it is unsure" in capsys.readouterr().err
-    assert gentraj("evaluate", student.folder, "--min-confidence", 0.4, *words) == 2
-    assert "--min-confidence says where a student asks its teacher, and there is none" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gentraj.agents.planning.planner import PlanFollower
 from gentraj.agents.realtime.background import Deadline
-from gentraj.agents.wrappers import ConfidenceSwitch
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
@@ -51,36 +50,26 @@ class Acting:
     """How the agent samples."""
     fallback: Run | None = None
     """The run that acts while an agent with a deadline has no plan or chunk to carry out, such as its student."""
-    teacher: Run | None = None
-    """The run that acts where this run, its student, is unsure (`agents.ConfidenceSwitch`)."""
-    min_confidence: float = 0.5
-    """The confidence, in [0, 1], below which a student is unsure."""
 
     def agent(self, run: Run, env: str, deadline_ms: float | None = None) -> Agent:
         """The agent for an environment, with a deadline if there is one.
 
-        Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, for a
-        teacher of a run that is no student, and for runs of other observations or actions than the agent's.
+        Raises ValueError for settings of another agent, if there is a fallback where no agent acts by a deadline, and
+        for one of other observations or actions than the agent's.
         """
-        deadline, teacher = None, self.teacher
+        deadline = None
         if self.fallback is not None:
             check_widths(self.fallback, run)
-        if teacher is not None:
-            check_widths(teacher, run, "the run that the student was distilled from")
         space = run.action_space(env)
-        if deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun) and teacher is None:
+        if deadline_ms is not None and isinstance(run, PlannerRun | PolicyRun):
             deadline = Deadline(deadline_ms / 1000, self.fallback and self.fallback.agent(space))
         elif self.fallback is not None:
-            raise ValueError(f"{run.description}, and a fallback is for a planner or a policy with a deadline and no "
-                             "teacher; give such a run and a deadline, or leave the fallback out")
+            raise ValueError(f"{run.description}, and a fallback is for a planner or a policy with a deadline; give "
+                             "such a run and a deadline, or leave the fallback out")
         elif deadline_ms is not None:
-            say("a deadline only counts late decisions here: an agent with a teacher, or of a world model, makes "
-                "nothing in advance")
+            say("a deadline only counts late decisions here: an agent of a world model makes nothing in advance")
         with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
-            agent = run.agent(space, self.settings, options=self.options, deadline=deadline)
-        if teacher is None:
-            return agent
-        return ConfidenceSwitch(agent, teacher.agent(space), self.min_confidence)
+            return run.agent(space, self.settings, options=self.options, deadline=deadline)
 
 
 OWN_ACTING = Acting()

@@ -457,7 +457,7 @@ def of_kind(run: Run, kind: type[RunT]) -> RunT:
     return run
 
 
-def check_widths(other: Run, run: Run, expected: str = "a run of its environment") -> None:
+def check_widths(other: Run, run: Run) -> None:
     """Raises ValueError for a run of other observations or actions than those of the run that it stands by."""
     theirs, own = (f"observations of width {each.data.obs_dim} and actions of width {each.data.act_dim}"
                    for each in (other, run))
@@ -465,7 +465,8 @@ def check_widths(other: Run, run: Run, expected: str = "a run of its environment
         theirs, own = (f"{words} (keys: {', '.join(each.data.obs_keys) or 'none'})"
                        for words, each in ((theirs, other), (own, run)))
     if theirs != own:
-        raise ValueError(f"{other.folder} was trained on {theirs}, and {run.folder} on {own}; give {expected}")
+        raise ValueError(f"{other.folder} was trained on {theirs}, and {run.folder} on {own}; give a run of "
+                         "its environment")
 
 
 def acting_settings(run: Run, given: ActingConfig | None, expected: type[ActingT]) -> ActingT:

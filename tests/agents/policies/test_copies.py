@@ -22,7 +22,7 @@ from gentraj.agents.policies.actor import Actor
 from gentraj.agents.realtime.background import Deadline, SimulatedTime
 from gentraj.agents.realtime.policy import RealTimeActor
 from gentraj.agents.sb3 import SB3Policy
-from gentraj.agents.wrappers import ConfidenceSwitch, NoisyAgent
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.data import Episodes
 from gentraj.runs.kinds.planner_run import PlannerRunConfig
 from gentraj.runs.kinds.policy_run import PolicyRunConfig
@@ -87,7 +87,6 @@ AGENTS: dict[str, Callable[[], Any]] = {
     "planner on a roadmap with a deadline": lambda: agent("far-goals", Deadline(1e6, agent("far-gcbc"))),
     "planner with a deadline": lambda: agent("pointmaze", Deadline(1e6, agent("goals"))),
     "planner by a simulated clock": lambda: agent("pointmaze", simulated()),
-    "student with a teacher": lambda: ConfidenceSwitch(actor("student"), actor("fql"), 0.5),
     "exploring": lambda: NoisyAgent(actor("iql"), np.array([-1, -1, -5]), np.array([1, 1, 3]), 0.1)}
 
 

@@ -16,7 +16,7 @@ from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.student import StudentActor, StudentConfig
-from gentraj.agents.wrappers import ConfidenceSwitch, NoisyAgent
+from gentraj.agents.wrappers import NoisyAgent
 from gentraj.data import Episodes, Windows
 from gentraj.families import GAUSSIAN
 from gentraj.networks import ResidualMLPConfig
@@ -117,19 +117,14 @@ def test_a_student_acts_by_the_same_history_as_any_policy() -> None:
 
 
 def test_an_agent_remembers_the_actions_that_were_carried_out() -> None:
-    """Not those that it chose where noise was added, or where a teacher acted in its place."""
+    """Not those that it chose where noise was added."""
     policy = made(StudentConfig(width=8, depth=1), bandit(64), 1, 1)
     bounds = np.ones(1, np.float32)
-    student, teacher = (StudentActor(policy, -bounds, bounds) for _ in range(2))
+    student = StudentActor(policy, -bounds, bounds)
     noisy = NoisyAgent(student, -bounds, bounds, 0.5)
     noisy.reset([0, 1])
     obs_BO = torch.zeros(2, 2)
     act_BA = noisy.act(obs_BO)
-    assert torch.equal(student.observations.seen(obs_BO)[:, 2:], act_BA)
-    switch = ConfidenceSwitch(student, NoisyAgent(teacher, -bounds, bounds, 0.5), min_confidence=1.0, steps=2)
-    switch.reset([0, 1])
-    act_BA = switch.act(obs_BO + 100)  # beyond the data, so that the teacher acts
-    assert switch.by_teacher_B.all()
     assert torch.equal(student.observations.seen(obs_BO)[:, 2:], act_BA)
 
 

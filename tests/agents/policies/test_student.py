@@ -6,7 +6,7 @@ import torch
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.scales import StateActionScales
-from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, near, uniform
+from gentraj.agents.policies.student import Student, StudentActor, StudentConfig, chosen, uniform
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
@@ -78,13 +78,3 @@ def test_the_draws_of_an_episode_are_a_function_of_its_seed() -> None:
     for act_A in together:
         torch.testing.assert_close(alone.act(obs_BO[:1])[0], act_A)
     assert len(torch.stack(together).unique(dim=0)) == 9  # of one state
-
-
-def test_it_is_as_sure_as_the_probability_near_its_mode_and_unsure_where_it_clamps() -> None:
-    weight_BM, centre_BMX = torch.tensor([[0.3, 0.3, 0.4], [0.2, 0.2, 0.6]]), torch.tensor([0.5, 0.5, -0.5])
-    found_B11 = near(weight_BM.log() - 5, centre_BMX[:, None].expand(2, 3, 1)).amax(1)
-    assert found_B11.flatten().tolist() == pytest.approx([0.6, 0.6], abs=1e-4)
-    policy = student(2, components=1)
-    obs = policy.scales.obs
-    obs_BO = obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * obs.scale_D
-    assert StudentActor(policy, LOW, HIGH).confidence(obs_BO, torch.zeros(5, 2)).tolist() == [0, 1, 1, 1, 0]
