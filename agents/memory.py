@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
 from torch import Tensor
 
 from gentraj.device import to_device
@@ -33,28 +32,13 @@ class LastPlan:
         self.spec, self.device = spec, device
         self.x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
         self.arrival_step_B = torch.zeros(batch, dtype=torch.long, device=device)
-        """The timesteps at which the plans arrive."""
-        self.planned_B = torch.zeros(batch, dtype=torch.long)
-        """The number of timesteps that were planned, on the CPU; 0 for an environment without a plan."""
+        """The timesteps at which the plans arrive; 0 before the first plan of an environment."""
 
-    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor, prefix: ObservedPrefix) -> None:
-        """Remembers the plans of these environments, which began after the prefix."""
+    def keep(self, which_B: Tensor, x_BHD: Tensor, arrival_step_B: Tensor) -> None:
+        """Remembers the plans of these environments."""
         index_N = to_device(which_B.nonzero()[:, 0], self.device)
         self.x_BHD[index_N] = x_BHD
         self.arrival_step_B[index_N] = arrival_step_B
-        self.planned_B[which_B] = self.spec.horizon - prefix.present_B
-
-    def tail(self, which_B: Tensor, elapsed_steps: int, has_goal: bool) -> PlanTail:
-        """What is left of these plans after so many environment steps."""
-        elapsed = elapsed_steps / self.spec.stride  # timesteps, possibly a fraction
-        h_H = torch.arange(self.spec.horizon, device=self.device)
-        index_N = to_device(which_B.nonzero()[:, 0], self.device)
-        x_BHD = between(self.x_BHD[index_N], h_H + elapsed)
-        left_BH = h_H <= to_device(self.planned_B[which_B] - 1 - elapsed, self.device)[:, None]
-        arrival_step_B = (self.arrival_step_B[index_N] - elapsed).ceil().long()
-        if has_goal:  # nothing is planned after the arrival
-            left_BH &= (h_H <= arrival_step_B[:, None]) & (arrival_step_B >= 1)[:, None]
-        return PlanTail(x_BHD, left_BH, arrival_step_B)
 
     def leaps(self, data: Batch) -> Tensor:
         """(P,) the longest step of each plan that was made, before its arrival, in units of the longest step in the
@@ -72,31 +56,6 @@ class LastPlan:
 def steps_of(obs_BHO: Tensor) -> Tensor:
     """How far each timestep is from the one before it, (B, H, O); 0 for the first."""
     return obs_BHO.diff(dim=1, prepend=obs_BHO[:, :1]).abs()
-
-
-@dataclass(frozen=True)
-class PlanTail:
-    """What is left of plans."""
-
-    x_BHD: Tensor
-    left_BH: Tensor
-    """True for the timesteps that remain."""
-    arrival_step_B: Tensor
-    """The timesteps at which the plans arrive if they have a goal."""
-
-    def add_to(self, condition: Condition, present_B: Tensor) -> Condition:
-        """`condition`, which has N rows for each plan, with what is left of the plan added to the first of the N.
-
-        Entries that `condition` knows already keep their values. What is left begins at the present, timestep
-        `present_B`.
-        """
-        first_N = torch.arange(condition.batch // len(self.x_BHD), device=self.x_BHD.device) == 0
-        x_BHD, left_BH = shift_time(self.x_BHD, -present_B), shift_time(self.left_BH, -present_B)
-        left_RH = rearrange(left_BH[:, None] & first_N[:, None], "b n h -> (b n) h")
-        added = left_RH[..., None] & ~condition.mask_BHD
-        x_RHD = repeat(x_BHD, "b h d -> (b n) h d", n=len(first_N))
-        return replace(condition, values_BHD=torch.where(added, x_RHD, condition.values_BHD),
-                       mask_BHD=condition.mask_BHD | added)
 
 
 @dataclass(frozen=True)

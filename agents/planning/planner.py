@@ -64,7 +64,6 @@ class PlanFollower(EpisodicAgent):
 
     def _forget(self, mask_B: Tensor) -> None:
         super()._forget(mask_B)
-        self.last_plan.planned_B[mask_B] = 0
         if self.courses is not None:
             self.courses.forget(mask_B)
 
@@ -76,21 +75,17 @@ class PlanFollower(EpisodicAgent):
         return replace(self.sampler, guide=Constrained(Constraints(self.sampler.spec, obstacles), strict=False))
 
     def _aim(self, goal_BG: Tensor | None) -> Tensor:
-        """(B,) true where the goal has moved by more than `hold_radius` since the planner aimed at it.
-
-        The planner aims at the new goal from now on, and its next plan does not continue the last one.
-        """
+        """(B,) true where the goal has moved by more than `hold_radius` since the planner aimed at it, which aims at
+        the new goal from now on."""
         if goal_BG is None:
             return torch.zeros(len(self.goal_BG), dtype=torch.bool)
         moved_B = ~((self.goal_BG - goal_BG).norm(dim=-1) <= self.config.hold_radius)  # also where there was none
         self.goal_BG = torch.where(moved_B[:, None], goal_BG, self.goal_BG)
-        self.last_plan.planned_B[moved_B] = 0
         return moved_B
 
     def _hold(self, near_B: Tensor, obs_BO: Tensor, goal_BG: Tensor) -> None:
         """Stays at the goal in these environments."""
         self.target_BTD[near_B] = self.tracker.at_rest(obs_BO[near_B], goal_BG[near_B])[:, None]
-        self.last_plan.planned_B[near_B] = 0
 
 
 class Planner(PlanFollower):
@@ -155,18 +150,14 @@ class Planner(PlanFollower):
         near_B = due_B & self.tracker.is_near(obs_BO, goal_BG)
         far_B = due_B & ~near_B
         if far_B.any():
-            goal, tail = None, None
-            aim = None
+            goal, aim = None, None
             if goal_BG is not None:
                 goal = goal_BG[far_B]
             if self.courses is not None and goal is not None:
                 aim = self.courses.aim(far_B, obs_BO[far_B], goal)
-            if self.config.shifted:
-                tail = self.last_plan.tail(far_B, self.config.replan, goal is not None)
             seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
-            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, tail, aim=aim,
-                                            multiple=self.multiple)
-            self.last_plan.keep(far_B, *self.last.chosen(), prefix)
+            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, aim=aim, multiple=self.multiple)
+            self.last_plan.keep(far_B, *self.last.chosen())
             target_BTD = targets_along(self.sampler, self.tracker, self.last, goal, seeds, self.multiple)
             self.target_BTD[far_B] = target_BTD.cpu()
         if goal_BG is not None and near_B.any():

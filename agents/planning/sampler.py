@@ -38,7 +38,7 @@ from gentraj.trajectory import (
 )
 
 from ..episodic import aimed_at, observed
-from ..memory import ObservedPrefix, PlanTail, shift_time
+from ..memory import ObservedPrefix, shift_time
 from ..roadmap.courses import Courses, courses
 from ..roadmap.far_goals import FarGoals, Waypoints
 from ..roadmap.graph import Route
@@ -64,9 +64,6 @@ class PlannerConfig:
     as the most probable one. Without any, it tries every second timestep."""
     candidates: PositiveInt = 1
     """Plans that are sampled for each arrival, or in all where there is no goal."""
-    shifted: bool = False
-    """Add what is left of the previous plan, completed by the model, to the candidates; it wins ties. The model should
-    have been trained with prefixes (--conditioning.prefix)."""
     history: NonNegativeInt = 0
     """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
     timesteps ahead. The model must have been trained with prefixes (--conditioning.prefix)."""
@@ -92,7 +89,7 @@ class PlannerConfig:
     """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
     pace: Annotated[float, Ge(1)] = 1.0
     """A plan is followed this many times as fast as it was planned. Above 1 suits data of noisy actions, which are
-    slower than the robot can be; it excludes joint actions and shifted."""
+    slower than the robot can be; it excludes joint actions."""
     context: tuple[float, ...] = ()
     """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
     returns is given a high return of its data."""
@@ -106,14 +103,14 @@ class PlannerConfig:
     corner."""
 
     def __post_init__(self) -> None:
-        if self.pace != 1 and (self.actions == "joint" or self.shifted):
-            raise ValueError(f"planner.pace is {self.pace:g}, and a plan with joint actions or with shifted is "
-                             "followed as fast as it says; set pace to 1")
+        if self.pace != 1 and self.actions == "joint":
+            raise ValueError(f"planner.pace is {self.pace:g}, and a plan with joint actions is followed as fast as it "
+                             "says; set pace to 1")
 
     def needs_trust(self, arrival: Arrival | None) -> bool:
         """Whether there is more than one plan to choose from by its trust, where this network proposes arrivals."""
         one = arrival is not None and len(self.arrival_thresholds) == 1
-        return self.arrival == "earliest" and (not one or self.candidates > 1 or self.shifted)
+        return self.arrival == "earliest" and (not one or self.candidates > 1)
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,6 @@ class PlanSampler:
             self.trust = None
         self._check_parts()
         self._check_history()
-        self._check_candidates()
         self.goal_dims = list(self.config.goal_dims or range(self.spec.obs_dim))
         self._guide = self._combined_guide()
         self._told = False  # that a goal is missing
@@ -288,15 +284,14 @@ class PlanSampler:
 
     @torch.no_grad()
     def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Seeds,
-               prefix: ObservedPrefix | None = None, tail: PlanTail | None = None,
-               observe: Observer | None = None, aim: Waypoints | None = None, multiple: int = 1) -> Plans:
+               prefix: ObservedPrefix | None = None, observe: Observer | None = None,
+               aim: Waypoints | None = None, multiple: int = 1) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
 
-        With the `tail` of earlier plans, the first candidate completes it. The returned plans begin at the present; if
-        they have a `prefix`, their last timestep repeats to fill the horizon. `observe` is called with the unfinished
-        candidates after each sampling step, as in the model's `sample`. `aim` are the places to plan for on a roadmap,
-        by default those ahead on the way to the goals. Networks are called with a `multiple` of so many rows, and
-        `observe` sees those that fill it up, too.
+        The returned plans begin at the present; if they have a `prefix`, their last timestep repeats to fill the
+        horizon. `observe` is called with the unfinished candidates after each sampling step, as in the model's
+        `sample`. `aim` are the places to plan for on a roadmap, by default those ahead on the way to the goals.
+        Networks are called with a `multiple` of so many rows, and `observe` sees those that fill it up, too.
         """
         if goal_BG is not None and self._far is not None:
             aim = aim or self._far.aim(obs_BO, goal_BG)
@@ -308,25 +303,14 @@ class PlanSampler:
             prefix = ObservedPrefix.none(self.spec, len(obs_BO))
         prefix = prefix.to(self.device)
         arrival_BJ = self._arrivals(obs_BO, goal_BG, prefix.present_B, multiple)
-
-        def own(seed: int) -> list[int]:
-            seeds = seeds_of(seed, arrival_BJ.shape[1], self.config.candidates)
-            if tail is None:
-                return seeds
-            return [seeds[0], *seeds]  # the first one is sampled twice, once with the tail
-
-        noise = as_noise(seeds_B, len(obs_BO), "observations").derived(own)
-        arrival_step_BN = arrival_BJ.repeat_interleave(self.config.candidates, 1)
-        if tail is not None:
-            first_B = arrival_BJ[:, 0]
-            if goal_BG is not None:
-                last_B = self.spec.horizon - 1 - prefix.present_B
-                first_B = torch.where(tail.left_BH.any(1), tail.arrival_step_B.minimum(last_B), first_B)
-            arrival_step_BN = torch.cat([first_B[:, None], arrival_step_BN], 1)
+        arrivals, candidates = arrival_BJ.shape[1], self.config.candidates
+        noise = as_noise(seeds_B, len(obs_BO), "observations")
+        noise = noise.derived(lambda seed: seeds_of(seed, arrivals, candidates))
+        arrival_step_BN = arrival_BJ.repeat_interleave(candidates, 1)
         num, rows = arrival_step_BN.shape[1], arrival_step_BN.numel()
         missing = -rows % multiple
         noise = noise.padded(missing)
-        condition = self._condition(obs_BO, goal_BG, prefix, tail, arrival_step_BN).padded(missing)
+        condition = self._condition(obs_BO, goal_BG, prefix, arrival_step_BN).padded(missing)
         x_RHD = self.model.sample(condition, guide=self._guide, seed=noise, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
         present_R = padded(repeat(prefix.present_B, "b -> (b n)", n=num), multiple)
@@ -418,7 +402,7 @@ class PlanSampler:
         # a plan of two timesteps can only arrive at the last one
         return torch.arange(min(2, self.spec.horizon - 1), self.spec.horizon, 2, device=obs_BO.device).minimum(last_B1)
 
-    def _condition(self, obs_BO: Tensor, goal_BG: Tensor | None, prefix: ObservedPrefix, tail: PlanTail | None,
+    def _condition(self, obs_BO: Tensor, goal_BG: Tensor | None, prefix: ObservedPrefix,
                    arrival_step_BN: Tensor) -> Condition:
         """The condition of the B * N plans that arrive then."""
         num = arrival_step_BN.shape[1]
@@ -427,8 +411,6 @@ class PlanSampler:
             at_BN = prefix.present_B[:, None] + arrival_step_BN
             goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
             condition = condition.with_obs(at_BN.flatten(), goal_RG, self.goal_dims)
-        if tail is not None:
-            condition = tail.add_to(condition, prefix.present_B)
         return with_context(condition, self.config.context)
 
     def _combined_guide(self) -> Guidance:
@@ -447,6 +429,9 @@ class PlanSampler:
                              "replace(run.planning, steps=2, temperature=0.5), and leave both out of the options")
         if config.needs_trust(self.arrival) and self.trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
+        if config.candidates > 1 and config.select != "value" and config.arrival != "earliest":
+            raise ValueError(f"candidates={config.candidates} needs something to choose by; set select='value' or "
+                             "arrival='earliest'")
         if "value" in (config.select, config.guidance) and self.critic is None:
             raise ValueError(f"select is '{config.select}' and guidance '{config.guidance}'; 'value' needs a critic of "
                              "plans: train one, or set another")
@@ -473,21 +458,6 @@ class PlanSampler:
         if needed > left:
             raise ValueError(f"history is {config.history} of {spec.horizon} timesteps, which leaves {left} "
                              f"environment steps to plan, and replan and lookahead need {needed}; reduce one of them")
-
-    def _check_candidates(self) -> None:
-        config, spec = self.config, self.spec
-        chosen = config.select == "value" or config.arrival == "earliest"
-        if (config.shifted or config.candidates > 1) and not chosen:
-            raise ValueError(f"candidates={config.candidates} with shifted={config.shifted} needs something to choose "
-                             "by; set select='value' or arrival='earliest'")
-        if not config.shifted:
-            return
-        spec.require_even("shifted=True")
-        longest = (spec.horizon - config.history - 2) * spec.stride
-        if config.replan > longest:
-            raise ValueError(f"shifted=True needs something left of a plan; replan is {config.replan}, at most "
-                             f"{longest} is expected for a horizon of {spec.horizon} timesteps and a history of "
-                             f"{config.history}")
 
 
 def with_context(condition: Condition, context: tuple[float, ...]) -> Condition:

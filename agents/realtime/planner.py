@@ -19,7 +19,7 @@ from torch import Tensor
 from gentraj.constraints import Constraint
 from gentraj.trajectory import only_steps
 
-from ..memory import ObservationBuffer, ObservedPrefix, PlanTail
+from ..memory import ObservationBuffer, ObservedPrefix
 from ..planning.planner import PlanFollower, targets_along
 from ..planning.sampler import PlannerConfig, Plans, PlanSampler
 from ..planning.tracker import PlanTracker
@@ -62,7 +62,6 @@ class PlanJob(BackgroundJob):
     budget: SamplingBudget
     seeds: Sequence[int]
     prefix: ObservedPrefix
-    tail: PlanTail | None
     courses: Courses | None
     plans: Plans = field(init=False)
     target_BTD: Tensor = field(init=False)
@@ -184,7 +183,7 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         else:
             self.began = job.starts
         self.target_BTD, self.last = job.target_BTD, job.plans
-        self.last_plan.keep(ONE, *job.plans.chosen(), job.prefix)
+        self.last_plan.keep(ONE, *job.plans.chosen())
         self.background.made[str(job.budget)] += 1
         self.decision_B += 1
         self.outdated = False
@@ -227,10 +226,7 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
     def _begin_plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, observations: ObservationBuffer,
                     budget: SamplingBudget, present_BO: Tensor) -> PlanJob:
         """Begins a plan in the background, which starts from `obs_BO` at the step `starts`."""
-        tail = None
-        if self.config.shifted:
-            tail = self.last_plan.tail(ONE, max(starts - (self.began or 0), 1), goal_BG is not None)
-        job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), observations.prefix(ONE), tail,
+        job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), observations.prefix(ONE),
                       self.courses, cost=self.costs[budget])
         self.background.begin(job)
         return job
@@ -251,6 +247,6 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         sampler, aim = self.samplers[job.budget], None
         if job.courses is not None and job.goal_BG is not None:
             job.obs_BO, aim = job.courses.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
-        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, job.tail, aim=aim)
+        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, aim=aim)
         target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD = target_BTD.cpu()  # this waits for an accelerator

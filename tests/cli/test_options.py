@@ -84,9 +84,9 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     assert [line.split()[:2] for line in printed[1:-1]] == [
         ["model", "Diffusion"], ["inverse", "InverseDynamics"], ["critic", "PlanCritic"]]
     assert "12 episodes of" in printed[0] and printed[-1].startswith("7 steps of each component on cpu, seed 0;")
-    assert gentraj("train", "veteran", "--dataset", hopper_file, "--planner.replan", 40, "--planner.shifted",
-                   "--dry-run") == 2
-    assert "shifted=True needs something left of a plan" in capsys.readouterr().err
+    assert gentraj("train", "veteran", "--dataset", hopper_file, "--planner.candidates", 4, "--planner.select", "trust",
+                   "--planner.arrival", "fixed", "--dry-run") == 2
+    assert "candidates=4 needs something to choose by" in capsys.readouterr().err
     assert gentraj("train", "pointmaze-large", "--dry-run") == 2  # whose data would be recorded first
     assert not list(tmp_path.iterdir())
 

@@ -99,13 +99,13 @@ class InOneThread(Executor):
 
 
 def planner(executor: Executor) -> Agent:
-    """One that chooses the earliest trusted arrival, continues its plans and follows them by inverse dynamics."""
+    """One that chooses the earliest trusted arrival and follows its plans by inverse dynamics."""
     spec = TrajectorySpec(4, 0, 8)
     flow = DiffusionConfig(ResidualMLPConfig(8, 1, 0), "flow", None, "velocity")
     model = Diffusion(spec, flow, Normalizer.identity(4)).to(DEVICE)
     x = torch.randn(32, 8, 4, generator=generator(0)).cumsum(1)
     trust = Trust(model, Batch(x, torch.ones_like(x, dtype=torch.bool)).to(DEVICE), 0.98, goal_dims=(0, 1))
-    config = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), replan=2, steps=4, shifted=True)
+    config = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), replan=2, steps=4)
     inverse = InverseDynamics.blank(4, 2, narrow(InverseDynamicsConfig()), (0, 1)).to(DEVICE)
     tracker = PlanTracker(spec, config, -np.ones(2), np.ones(2), inverse)
     return RealTimePlanner(PlanSampler(model, config, trust), tracker, Deadline(0.05, executor=executor))

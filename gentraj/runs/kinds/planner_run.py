@@ -137,9 +137,6 @@ class PlannerRunConfig(RunConfig):
 def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
     """Raises ValueError for settings of a planner that need a run with other parts, or a model conditioned on something
     else."""
-    if config.roadmap is not None and planner.shifted:
-        raise ValueError("with planner.shifted the rest of the last plan is a candidate, and plans on a roadmap have "
-                         "another goal each time; set planner.shifted to false, or leave the roadmap out")
     if config.context.goals and planner.guidance == "value":
         raise ValueError("planner.guidance is 'value', and a critic of goals in hindsight only chooses plans; set "
                          "planner.select to 'value' in its place")

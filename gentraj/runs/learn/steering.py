@@ -69,7 +69,7 @@ def plans_settings(run: PlannerRun) -> PlannerPolicyConfig:
         raise ValueError(f"{run.description} with {' and '.join(needed)}, and only planners that make one plan of an "
                          "observation and a goal can be steered; `gentraj distill --method decision` makes a policy "
                          "of it")
-    planner = replace(config.planner, candidates=1, select="trust", shifted=False)
+    planner = replace(config.planner, candidates=1, select="trust")
     if run.arrival is None:
         planner = replace(planner, arrival="fixed")
     else:

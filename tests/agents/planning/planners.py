@@ -45,14 +45,13 @@ class KnownModel:
 
 
 class Walk(KnownModel):
-    """A model of s' = s + a, whose actions are noise around `drift`; known actions stay."""
+    """A model of s' = s + a, whose actions are noise; known actions stay."""
 
-    def __init__(self, spec: TrajectorySpec, drift: float = 0.0):
+    def __init__(self, spec: TrajectorySpec):
         super().__init__(spec, self.walk)
-        self.drift = drift
 
     def walk(self, condition: Condition, seeds: Seeds) -> Tensor:
-        x = as_noise(seeds, condition.batch).normal(self.spec.horizon, self.spec.dim) + self.drift
+        x = as_noise(seeds, condition.batch).normal(self.spec.horizon, self.spec.dim)
         x = torch.where(condition.mask_BHD, condition.values_BHD, x)
         present = int(condition.mask_BHD[..., 0].all(0).sum()) - 1  # follows the history
         x[:, present + 1 :, 0] = x[:, present, :1] + x[:, present:-1, 1].cumsum(1)

@@ -54,28 +54,6 @@ def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
     assert torch.equal(acts[..., 0], agent.last.chosen()[0][:, :3, 1])
 
 
-def test_the_rest_of_the_last_plan_is_kept_while_it_is_better() -> None:
-    model = Walk(SHORT)
-    agent = valued(model, lambda x: x[:, :, 1].sum(1), candidates=4, shifted=True)
-    agent.reset([0])
-    model.drift = 5.0
-    agent.act(torch.zeros(1, 1))
-    assert torch.equal(agent.last.x_BNHD[:, 0], agent.last.x_BNHD[:, 1])  # there is no last plan
-    before = agent.last.chosen()[0]
-    model.drift = -5.0
-    agent.act(before[:, 1, :1])
-    kept = agent.last.chosen()[0]
-    assert agent.last.chosen_B.tolist() == [0] and torch.equal(kept[:, :3, 1], before[:, 1:, 1])
-    assert model.asked.mask_BHD[0, :3].all() and model.asked.mask_BHD[1:, :, 1].sum() == 0
-    model.drift = 50.0
-    agent.act(torch.zeros(1, 1))
-    assert agent.last.chosen_B.tolist() != [0]
-    agent.reset(mask_B=torch.tensor([True]))
-    agent.act(torch.zeros(1, 1))
-    assert not model.asked.mask_BHD[:, :, 1].any()
-
-
-
 @pytest.mark.parametrize(("guidance", "kinds"), [("classifier-free", [ClassifierFree, Preference]),
                                                  ("value", [Preference, Guided])])
 def test_plans_are_guided_by_the_context_or_the_critic_beside_a_user_s_guide(guidance: Any, kinds: list[type]) -> None:

@@ -124,16 +124,6 @@ def test_the_committed_steps_are_the_history_of_the_next_plan() -> None:
     torch.testing.assert_close(x[:3, 1], acts[10:13, 0])
 
 
-def test_the_tail_of_the_last_plan_begins_when_the_next_one_starts() -> None:
-    played = InTime(0.34, shifted=True)
-    played.play(7)
-    first, began = played.plan, played.agent.began
-    played.play(3)
-    assert began is not None and played.agent.began == began + 6 and not torch.equal(played.plan, first)
-    torch.testing.assert_close(played.model.asked.values_BHD[0, :12, 1], first[6:18, 1])
-    assert played.model.asked.mask_BHD[0, :12].all() and not played.model.asked.mask_BHD[1, 1:].any()
-
-
 def test_the_budgets_halve_the_steps_and_then_the_candidates() -> None:
     config = replace(CONFIG, steps=20, candidates=5)
     assert budgets(config) == [(20, 5), (10, 5), (5, 5), (2, 5), (2, 2), (2, 1)]

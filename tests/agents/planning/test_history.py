@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planners import KnownModel, KnownTrust, KnownValue
+from planners import KnownModel, KnownTrust
 from planners import planner as made
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from gentraj.trajectory import Condition, TrajectorySpec
 
 ACTS = PlannerConfig("fixed", replan=1, lookahead=1, actions="joint")
 SPEC = TrajectorySpec(1, 1, 8)
-ARRIVES = replace(ACTS, arrival="earliest", goal_dims=(0,), shifted=True)
+ARRIVES = replace(ACTS, arrival="earliest", goal_dims=(0,))
 
 
 def goes_on(condition: Condition, seeds: Sequence[int]) -> Tensor:
@@ -33,10 +33,10 @@ def goes_on(condition: Condition, seeds: Sequence[int]) -> Tensor:
     return x
 
 
-def planner(spec: TrajectorySpec = SPEC, base: PlannerConfig = ACTS, critic: Any = None, guide: Any = None,
+def planner(spec: TrajectorySpec = SPEC, base: PlannerConfig = ACTS, guide: Any = None,
             **changes: Any) -> tuple[Planner, KnownModel]:
     model = KnownModel(spec, goes_on)
-    return made(model, replace(base, **changes), 1, trust=KnownTrust(9), critic=critic, guide=guide), model
+    return made(model, replace(base, **changes), 1, trust=KnownTrust(9), guide=guide), model
 
 
 def test_the_model_is_conditioned_on_the_whole_past_and_the_present_observation() -> None:
@@ -54,14 +54,11 @@ def test_the_model_is_conditioned_on_the_whole_past_and_the_present_observation(
     assert model.asked.mask_BHD[..., 0].sum(1).tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_plans_begin_at_the_present(shifted: bool) -> None:
-    """A past without new information changes no action, neither of a plan nor of the tail of one."""
+def test_plans_begin_at_the_present() -> None:
+    """A past without new information changes no action."""
     acted, spec = [], TrajectorySpec(1, 1, 9, 2)
-    select: Any = {"select": "value", "shifted": True} if shifted else {}
     for history in (0, 3):
-        critic = KnownValue(lambda x: -torch.arange(len(x)), spec)
-        agent, _ = planner(spec, critic=critic, replan=3, history=history, **select)
+        agent, _ = planner(spec, replan=3, history=history)
         acted.append([agent.act(torch.full((1, 1), 0.5 * t))[0, 0].item() for t in range(12)])
         assert agent.last.x_BNHD[0, 0, :, 0].tolist() == [4.5 + min(h, 8 - history) for h in range(9)]
     assert acted[0] == acted[1] == [5.0 * t for t in range(12)]
@@ -69,7 +66,7 @@ def test_plans_begin_at_the_present(shifted: bool) -> None:
 
 @settings(max_examples=10)
 @given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 4))
-def test_the_tail_of_a_plan_arrives_where_it_still_can(history: int, stride: int, replan: int) -> None:
+def test_a_plan_arrives_where_it_still_can_after_the_past(history: int, stride: int, replan: int) -> None:
     agent, _ = planner(TrajectorySpec(1, 1, 9, stride), ARRIVES, replan=replan, history=history)
     for t in range(12):
         agent.act(torch.full((1, 1), float(t)), torch.full((1, 1), 50.0))
@@ -80,8 +77,6 @@ def test_the_tail_of_a_plan_arrives_where_it_still_can(history: int, stride: int
 @pytest.mark.parametrize(("changes", "message"), [
     ({"history": 7}, "leaves 0 .* need 1;"),
     ({"history": 2, "guide": lambda x: x[:, 0, 0]}, "guide a planner with a history of 0"),
-    ({"history": 2, "replan": 5, "shifted": True, "select": "value", "critic": KnownValue(None, SPEC)},
-     "at most 4 .* 8 timesteps and a history of 2"),
     ({"history": 1, "spec": TrajectorySpec(1, 1, 4, 1, (1, 2, 4))}, "evenly spaced timesteps")])
 def test_what_a_history_does_not_go_with_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

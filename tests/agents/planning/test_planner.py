@@ -9,7 +9,7 @@ import torch
 from planners import KnownModel, KnownTrust, reference, straight
 from planners import planner as made
 
-from gentraj.agents.memory import LastPlan, ObservedPrefix
+from gentraj.agents.memory import LastPlan
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.agents.planning.planner import Planner
 from gentraj.agents.planning.sampler import PlannerConfig, Plans
@@ -130,7 +130,6 @@ def test_a_goal_of_another_width_or_number_is_refused() -> None:
     ({"lookahead": 17}, "lookahead is 17"), ({"select": "value"}, "needs a critic"),
     ({"guidance": "classifier-free"}, "needs a context"),
     ({"arrival": "fixed", "candidates": 4}, "something to choose by"), ({"rest_dims": (2, 7)}, "rest_dims"),
-    ({"shifted": True, "replan": 25}, "at most 24"),
     ({"options": SamplingOptions(temperature=0.7)}, "0.7")])
 def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, Any], message: str) -> None:
     components: dict[str, Any] = {"trust": KnownTrust(1), "inverse": inverse()}
@@ -172,9 +171,9 @@ def test_a_planner_that_avoids_obstacles_has_them_as_constraints() -> None:
 def test_the_longest_step_of_a_plan_is_told_in_units_of_the_data_s() -> None:
     """Up to its arrival, in entries that move in the data, and of environments that have had a plan."""
     spec = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)
-    last, none = LastPlan(spec, 3, torch.device("cpu")), ObservedPrefix.none(spec, 2)
+    last = LastPlan(spec, 3, torch.device("cpu"))
     x_BHD = torch.tensor([[0.0, 1.0, -2.0, 50.0], [0.0, 0.5, 0.0, 0.5]])[..., None].repeat(1, 1, 3)
-    last.keep(torch.tensor([True, False, True]), x_BHD, torch.tensor([2, 3]), none)
+    last.keep(torch.tensor([True, False, True]), x_BHD, torch.tensor([2, 3]))
     data = torch.tensor([0.0, 0.5, 1.0, 9.0])[:, None] * torch.tensor([1.0, 0.0, 20.0])
     mask_HD = torch.tensor([True, True, True, False])[:, None].repeat(1, 3)
     assert last.leaps(Batch(data[None], mask_HD[None])).tolist() == [6.0, 1.0]
