@@ -4,7 +4,7 @@
     L_pi(phi)  = pull(phi) - eta E[Q(s, pi(s, z))] / E|Q(s, pi(s, z))|
 
 Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. The policies of
-this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL and GFP; MeanFlowQL; DROL.
+this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL and GFP; DROL.
 """
 
 from __future__ import annotations
@@ -211,14 +211,11 @@ class NoiseActor(ActorCritic[A]):
         normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
         return self.latent(rearrange(to_device(normal_BX, state_BS.device), "b (n z) -> (b n) z", n=number))
 
-    def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor, t_R: Tensor | None = None) -> Tensor:
-        """(R, K * A) chunks of actions that the network makes from noise in one call, at the times `t_R`, 1 by
-        default."""
+    def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor) -> Tensor:
+        """(R, K * A) chunks of actions that the network makes from noise in one call."""
         x = join(state_RS, z_RKA)
         known = self.state_mask.expand_as(x)
-        if t_R is None:
-            t_R = z_RKA.new_ones(1)
-        return network(x, x * known, known, t_R)[..., self.state_dim :].flatten(1)
+        return network(x, x * known, known, z_RKA.new_ones(1))[..., self.state_dim :].flatten(1)
 
     def averaged(self, state_BS: Tensor, z_RKA: Tensor) -> Tensor:
         """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""

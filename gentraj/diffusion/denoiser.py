@@ -187,9 +187,9 @@ class Preconditioned:
     bound: float | None = None
     """Bound on |x0|, in normalised units; None is no bound."""
 
-    def output(self, x_t: Tensor, at: NoiseLevel, rows: Microbatch, *more: Tensor) -> Tensor:
+    def output(self, x_t: Tensor, at: NoiseLevel, rows: Microbatch) -> Tensor:
         """F (R, H, D), the network's output in training."""
-        return self.network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context, *more)
+        return self.network(x_t / at.spread, rows.x0 * rows.known, rows.known, at.t_R, rows.context)
 
     def x0(self, x_t: Tensor, F: Tensor, at: NoiseLevel) -> Tensor:
         """x0 (R, H, D) from the network's output F on x_t (c_skip and c_out of Karras et al. 2022)."""

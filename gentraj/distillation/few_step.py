@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import Fraction, settings
 from ..data.windows import repeat_last
@@ -59,7 +59,7 @@ class FewStepConfig(GeneratorConfig):
 
     @property
     def max_steps(self) -> int | None:
-        return self.model().max_steps
+        return self.teacher.max_steps
 
     def with_network(self, network: object) -> Self:
         """The settings with another network."""
@@ -109,11 +109,7 @@ class FewStep(Diffusion):
             if own is not None and its is not None:
                 own.load_state_dict(its.state_dict())
         for network in (self.network, self.ema.module):
-            self.start(network, teacher.ema.module)
-
-    def start(self, network: nn.Module, teacher: nn.Module) -> None:
-        """Sets the first weights of the student's network from the teacher's."""
-        network.load_state_dict(teacher.state_dict())
+            network.load_state_dict(teacher.ema.module.state_dict())
 
     def objective(self, rows: Microbatch) -> Tensor:
         """The scalar loss of the student's network on these windows."""

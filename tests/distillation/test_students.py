@@ -12,21 +12,11 @@ from torch import Tensor, nn
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.diffusion.paths import sampling_times
-from gentraj.distillation import (
-    STUDENTS,
-    FewStep,
-    FewStepConfig,
-    FlowMap,
-    MeanFlow,
-    MeanFlowConfig,
-    Progressive,
-    Shortcut,
-)
+from gentraj.distillation import STUDENTS, FewStep, FewStepConfig, Progressive
 from gentraj.distillation.few_step import ddim_step
-from gentraj.distillation.flow_map import TwoTimes
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
-from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -44,7 +34,7 @@ every_teacher = pytest.mark.parametrize("path", TEACHERS)
 
 
 class Map(nn.Module):
-    """A network whose output stands for a given function x0(x, t, r)."""
+    """A network whose output stands for a given function x0(x, t)."""
 
     def __init__(self, model: Diffusion, x0: Callable[..., Tensor]):
         super().__init__()
@@ -55,22 +45,12 @@ class Map(nn.Module):
         """As an average of weights has it."""
         return self
 
-    def forward(self, scaled: Tensor, known: Tensor, mask: Tensor, t_R: Tensor, context: Tensor | None = None,
-                r_R: Tensor | None = None) -> Tensor:
+    def forward(self, scaled: Tensor, known: Tensor, mask: Tensor, t_R: Tensor,
+                context: Tensor | None = None) -> Tensor:
         model, at = self.model[0], self.model[0].level(t_R)
         x = scaled * at.spread
-        x0 = self.x0(x, t_R) if r_R is None else self.x0(x, t_R, r_R)
+        x0 = self.x0(x, t_R)
         return model.prediction.target(x0, (x - at.alpha * x0) / at.sigma, at) / model.prediction.unit(at)
-
-
-class MapOfTwoTimes(Map):
-    """As `Map`, of (x, t, r): in sampling it leads from one time to the next."""
-
-    conditioned = TwoTimes.conditioned
-
-
-def network_of(model: Diffusion, x0: Callable[..., Tensor]) -> Any:
-    return MapOfTwoTimes(model, x0) if isinstance(model, FlowMap) else Map(model, x0)
 
 
 def exact(model: Diffusion) -> Any:
@@ -80,7 +60,7 @@ def exact(model: Diffusion) -> Any:
         at = model.level(t_R)
         return MEAN + at.alpha * STD**2 / (at.alpha**2 * STD**2 + at.sigma**2) * (x - at.alpha * MEAN)
 
-    return network_of(model, x0)
+    return Map(model, x0)
 
 
 def student(method: str, path: str, steps: int = 1, **settings: Any) -> FewStep:
@@ -99,7 +79,7 @@ def batch(step: int, size: int = 128) -> Batch:
 
 def loss_at(model: FewStep, x0: Callable[..., Tensor]) -> float:
     """The loss of a student whose network stands for the function x0."""
-    model.network = network_of(model, x0)
+    model.network = Map(model, x0)
     return float(model.objective(model.microbatch(TrainingStep(batch(0), {}, generator(1)))).detach())
 
 
@@ -122,7 +102,7 @@ def along(model: FewStep, times: Tensor) -> Callable[..., Tensor]:
 def test_the_loss_of_reflow_is_0_where_the_student_is_the_teachers_map_and_ways_are_straight(path: str, steps: int,
                                                                                             ) -> None:
     model = student("reflow", path, steps)
-    model.teacher.ema = network_of(model.teacher, lambda x, t_R: MEAN.expand_as(x))  # data in one point
+    model.teacher.ema = Map(model.teacher, lambda x, t_R: MEAN.expand_as(x))  # data in one point
     assert loss_at(model, lambda x, t_R: MEAN.expand_as(x)) < 1e-10
     model = student("reflow", path)
     assert loss_at(model, along(model, sampling_times(model.path, 16))) < 1e-10
@@ -142,7 +122,7 @@ def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_
         return model.target(model.teacher.ema, x, t_R, times[i_R + 1], times[i_R + 2], rows)
 
     assert loss_at(model, one_for_two) < 1e-9
-    model.ema = network_of(model, one_for_two)
+    model.ema = Map(model, one_for_two)
     z = torch.randn(50, 1, 2, generator=generator(3))
     free = Condition.empty(SPEC, 50)
     torch.testing.assert_close(model.transport(z, free), model.teacher.transport(z, free, steps=2 * steps))
@@ -155,79 +135,9 @@ def test_the_loss_of_a_consistency_model_is_0_at_the_end_of_the_teachers_way(pat
     assert loss_at(model, exact(model.teacher).x0) > 1e-3  # the teacher itself is no consistency model
 
 
-def moments(t_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of x_t on the straight path."""
-    t = t_R[:, None, None]
-    return (1 - t) * MEAN, (((1 - t) * STD) ** 2 + t**2).sqrt()
-
-
-def pointed_to(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:
-    """x0 to which the average velocity from t to r points, or at r = t the velocity.
-
-    On the straight path the probability flow of a normal distribution moves each x as its standard score says.
-    """
-    (mean, std), (mean_r, std_r), t = moments(t_R), moments(r_R), t_R[:, None, None]
-    score, span = (x - mean) / std, (t_R - r_R)[:, None, None]
-    velocity = -MEAN + (t - (1 - t) * STD**2) / std * score
-    return x - t * torch.where(span > 0, (x - mean_r - std_r * score) / span.clamp(min=1e-9), velocity)
-
-
-def velocity_alone(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:
-    return pointed_to(x, t_R, t_R)
-
-
-@every_teacher
-def test_the_loss_of_a_mean_flow_is_0_at_the_average_velocity(path: str) -> None:
-    model = student("mean-flow", path, apart=1.0)
-    assert loss_at(model, pointed_to) < 0.02  # of 1, as the loss is divided by itself plus 0.001: an error of 2e-5
-    assert loss_at(model, velocity_alone) > 0.5
-
-
-@every_teacher
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_loss_of_a_shortcut_model_is_0_at_the_average_velocity(path: str, share: float) -> None:
-    """On the velocity alone it is above 0 where steps are to agree with their halves."""
-    model = student("shortcut", path, share=share)
-    model.ema = network_of(model, pointed_to)
-    assert loss_at(model, pointed_to) < 1e-5
-    model.ema = network_of(model, velocity_alone)
-    assert (loss_at(model, velocity_alone) > 1e-3) == (share > 0)
-
-
-def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_are_velocities() -> None:
-    model, spans = student("shortcut", "flow", halvings=3), list[float]()
-    assert isinstance(model, Shortcut)
-    t_R, d_R = model.steps(model.microbatch(TrainingStep(batch(0, 500), {}, generator(1))))
-    assert {*d_R.tolist()} == {1, 1 / 2, 1 / 4}
-    multiple_R = t_R / d_R
-    assert (multiple_R == multiple_R.round()).all() and (t_R <= 1).all() and (t_R >= d_R).all()
-    assert {*t_R[d_R == 0.25].tolist()} == {1 / 4, 1 / 2, 3 / 4, 1}
-
-    def noted(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:
-        spans.append((t_R - r_R).unique().item())
-        return pointed_to(x, t_R, r_R)
-
-    model.ema = network_of(model, noted)
-    rows = model.microbatch(TrainingStep(batch(0, 2), {}, generator(1)))
-    for d in (1 / 4, 1 / 2):
-        model.half_steps(torch.zeros(2, 1, 2), torch.ones(2), torch.full((2,), d), rows)
-    assert spans == [0, 0, 1 / 4, 1 / 4]
-
-
-@pytest.mark.parametrize("method", ["mean-flow", "shortcut"])
-@pytest.mark.parametrize("steps", [1, 3])
-def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, steps: int) -> None:
-    model = student(method, "flow")
-    model.ema = network_of(model, pointed_to)
-    z, free = torch.randn(50, 1, 2, generator=generator(3)), Condition.empty(SPEC, 50)
-    torch.testing.assert_close(model.transport(z, free, steps=steps), MEAN + STD * z)
-    model.ema = network_of(model, velocity_alone)
-    assert (model.transport(z, free, steps=steps) - MEAN - STD * z).abs().max() > 0.05
-
-
 # Root mean squared error to the teacher's map of standard normal noise, after a short training from random weights.
 @pytest.mark.parametrize(("method", "path", "limit", "settings"), [
-    ("progressive", "flow", 0.15, {"rounds": 2}), ("consistency", "flow", 0.2, {}), ("mean-flow", "flow", 0.25, {}),
+    ("progressive", "flow", 0.15, {"rounds": 2}), ("consistency", "flow", 0.2, {}),
     ("adversarial", "vp-cosine", 0.2, {"teacher_steps": 4, "discriminator": DiscriminatorConfig(8, (1,), 1, 0)})])
 def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str, path: str, limit: float,
                                                                      settings: dict[str, Any]) -> None:
@@ -245,26 +155,13 @@ def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str
     assert found < limit < before, (float(found), float(before))
 
 
-@pytest.mark.parametrize("network", [TemporalUNetConfig(8, (1, 2), attention=True), DiTConfig(8, 1, heads=2)])
-def test_a_mean_flow_is_trained_by_forward_derivatives_of_every_network(network: NetworkConfig) -> None:
-    spec = TrajectorySpec(3, 0, 8)
-    x = torch.randn(4, 8, 3, generator=generator(0))
-    for apart in (0.0, 1.0):
-        model = MeanFlow(spec, MeanFlowConfig(FlowConfig(network), apart=apart), Normalizer.identity(3))
-        for bf16 in (False, True):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                data = Batch(x, torch.ones_like(x, dtype=torch.bool))
-                metrics = model.update(TrainingStep(data, model.optimizers(), generator(1)))
-            assert all(torch.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
-
-
 @every_student
 def test_a_student_keeps_the_contract_of_models_and_is_read_back_as_itself(method: str) -> None:
     config = STUDENTS[method][0](TEACHERS["vp-cosine"], steps=2)
     spec = TrajectorySpec(3, 2, 4)
     model = STUDENTS[method][1](spec, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
     check_model(model)
-    assert config.max_steps == (None if isinstance(model, FlowMap) else 16)  # its path is continuous
+    assert config.max_steps == 16
     assert from_json(FewStepConfig, to_json(config)) == config and isinstance(config, ModelConfig)
 
 
@@ -278,22 +175,19 @@ def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it
     before = {key: tensor.clone() for key, tensor in made.teacher.state_dict().items()}
     x, known = torch.randn(3, 4, 5, generator=generator(0)), Condition.empty(spec, 3)
     known = replace(known, context_BC=torch.ones(3, 1))
-    if not isinstance(made, FlowMap):  # which sees times on another scale
-        torch.testing.assert_close(made.transport(x, known), teacher.transport(x, known, steps=1))
+    torch.testing.assert_close(made.transport(x, known), teacher.transport(x, known, steps=1))
     data = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(3, 1))
     made.update(TrainingStep(data, made.optimizers(), generator(1)))
     torch.testing.assert_close(made.ood_score(x, known, [0, 1, 2]), teacher.ood_score(x, known, [0, 1, 2]))
     assert all(torch.equal(before[key], tensor) for key, tensor in made.teacher.state_dict().items())
 
 
-@pytest.mark.parametrize(("method", "name", "value"), [
-    ("mean-flow", "sampler", "heun"), ("shortcut", "eta", 0.5), ("consistency", "sampler", "heun")])
-def test_a_student_that_has_its_own_steps_refuses_those_of_a_sampler(method: str, name: str, value: Any) -> None:
-    model, free = student(method, "flow", steps=2), Condition.empty(SPEC, 2)
-    with pytest.raises(ValueError, match=f"{name} was given, and a .* leave it out"):
-        model.sample(free, options=SamplingOptions(**{name: value}), seed=0)
+def test_a_consistency_model_has_its_own_steps_and_refuses_those_of_a_sampler() -> None:
+    model, free = student("consistency", "flow", steps=2), Condition.empty(SPEC, 2)
+    with pytest.raises(ValueError, match=r"sampler was given, and a .* leave it out"):
+        model.sample(free, options=SamplingOptions(sampler="heun"), seed=0)
     model.sample(free, options=SamplingOptions(grid="karras"), seed=0)
-    assert model.sampling().startswith("multistep" if method == "consistency" else "euler")
+    assert model.sampling().startswith("multistep")
 
 
 @every_student

@@ -1,4 +1,4 @@
-"""A network of one's own, as docs/extending.md describes it and derived from nothing, serves models and students."""
+"""A network of one's own, as docs/extending.md describes it and derived from nothing, serves models."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from gentraj.config import from_json, settings, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.distillation.flow_map import TwoTimes
 from gentraj.networks import NETWORKS, NetworkConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -57,11 +56,3 @@ def test_a_model_trains_and_samples_with_it(context_dim: int) -> None:
     start = Condition.empty(SPEC, 2).with_obs(0, torch.zeros(2))
     given = Condition(SPEC, start.values_BHD, start.mask_BHD, torch.ones(2, 2) if context_dim else None)
     assert model.sample(given, 3, seed=0).isfinite().all()
-
-
-def test_a_flow_map_takes_it_with_two_times() -> None:
-    network, x = TwoTimes(3, 4, 0, OwnConfig()), torch.randn(5, 4, 3, generator=generator(0))
-    known = torch.zeros_like(x, dtype=torch.bool)
-    t, r = torch.full((5,), 0.7), torch.full((5,), 0.2)
-    value, rate, *_ = torch.func.jvp(lambda at: network(x, x * known, known, at, None, r), (t,), (torch.ones(5),))
-    assert value.shape == rate.shape == x.shape and rate.abs().sum() > 0

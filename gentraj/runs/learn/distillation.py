@@ -26,10 +26,8 @@ from ...distillation import (
     ConsistencyConfig,
     FewStep,
     FewStepConfig,
-    MeanFlowConfig,
     ProgressiveConfig,
     ReflowConfig,
-    ShortcutConfig,
 )
 from ...training.loop import TrainingConfig
 from ...training.parallel import SINGLE
@@ -76,9 +74,6 @@ METHODS: dict[str, Method] = {
                           FewStepRunConfig(ProgressiveConfig())),
     "consistency": Method("a model that maps each point of its teacher's path from noise to data to the end, in one "
                           "call", FewStepRunConfig(ConsistencyConfig())),
-    "mean-flow": Method("a model of the average velocity between two times", FewStepRunConfig(MeanFlowConfig())),
-    "shortcut": Method("a model that reaches in one step what it reaches in two of half the size",
-                       FewStepRunConfig(ShortcutConfig())),
     "adversarial": Method("a few-step model that also learns to fool a discriminator that sees data",
                           FewStepRunConfig(AdversarialConfig())),
     "value-aware": Method("a consistency model that also learns to increase the value of its plans under the "
@@ -109,7 +104,7 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
 
     A planner's student plans with the teacher's critic, arrival and inverse dynamics, and trusts the same plans; a
     policy's student acts on the teacher's scales. Raises ValueError for a run without a diffusion model, for one that
-    predicts noise unless the student is a flow map, for a policy with a critic, for data that were changed since the
+    predicts noise, for a policy with a critic, for data that were changed since the
     teacher was trained, and for a value without a critic; and what `gentraj.training.Trainer` raises.
     """
     parts, own = data_of(teacher), student_settings(teacher, config)
@@ -148,10 +143,10 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> RunConfig:
     if isinstance(own, PolicyRunConfig) and own.policy.critic is not None:
         raise ValueError(f"{teacher.description}, which acts by its critic too, and a student of few steps replaces "
                          "its model only; take --method decision")
+    if generator.prediction in NEEDS_SIGNAL:
+        raise ValueError(f"{teacher.description} that predicts {generator.prediction}, which hardly determines x0 "
+                         "where a student starts; train a run with the prediction x0 or v")
     student = replace(config.student, teacher=generator, updates=config.training.steps)
-    if (predicted := student.model().prediction) in NEEDS_SIGNAL:
-        raise ValueError(f"{teacher.description} that predicts {predicted}, which hardly determines x0 where a student "
-                         "starts; take --method mean-flow or shortcut, or train a run with the prediction x0 or v")
     training = replace(config.training, eval_every=0,  # on the windows that the teacher learnt from
                        min_episode_start_fraction=own.training.min_episode_start_fraction)
     shared: JsonObject = {"dataset": resolve_paths(own.dataset, teacher.folder), "training": training}

@@ -17,7 +17,7 @@ from gentraj.randomness import RowNoise, generator
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, SamplingOptions
 
-NOISE_ACTORS = ["fql", "meanflow-ql", "drol"]
+NOISE_ACTORS = ["fql", "drol"]
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Transition]:
@@ -37,14 +37,10 @@ class Value(nn.Module):
 
 
 class Network(nn.Module):
-    """Acts by `function` of the noise and the time."""
-
-    def __init__(self, function: Any):
-        super().__init__()
-        self.function = function
+    """Acts by the noise itself."""
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor) -> Tensor:
-        return torch.cat([x_RHD[..., :2], self.function(x_RHD[..., 2:], t_R[:, None, None])], -1)
+        return x_RHD
 
 
 def transition(state: list[float], act: list[float]) -> Transition:
@@ -99,7 +95,7 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused(name: str) -> None:
 
 def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() -> None:
     policy, _ = made("gfp")
-    policy.network = Network(lambda z, t: z)
+    policy.network = Network()
     policy.critic = Value()
     guidance_B = policy.guidance(transition([1.0, 3.0], [0.5, -0.5]), torch.tensor([-0.5, 3.0])[:, None, None], 0.5)
     own_B, data_B = torch.tensor([1 - 0.5, 3 + 1.0]), torch.tensor([1 + 0.5, 3 - 0.5])  # an action of 3 is clamped to 1
@@ -115,7 +111,7 @@ def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() 
 def test_the_candidate_nearest_to_the_data_s_action_learns() -> None:
     policy, _ = made("drol", alpha=2.0)
     t = transition([0.0, 0.0, 0.0], [0.5, -0.5, 1.0])
-    policy.network = Network(lambda z, t: z)
+    policy.network = Network()
     z_BNKA = torch.tensor([[-0.5, 0.4, 0.9], [0.6, 0.1, -2.0], [3.0, 0.7, -1.0]])[..., None, None]
     z_BKA = policy.nearest(t, z_BNKA)
     # -2 and 3 count as -1 and 1: |-0.5 - -1| < |-0.5 - 0.1|, and 1 is the action itself
@@ -133,57 +129,3 @@ def test_the_noise_of_drol_is_uniform_in_a_ball() -> None:
     assert share.max() <= 1 and share.mean().item() == pytest.approx(1 / 2, abs=0.02)
     assert share.var().item() == pytest.approx(1 / 12, abs=0.005) and z_BX.mean(0).abs().max() < 0.05
     torch.testing.assert_close(z_BX.T @ z_BX / 4000, 3 / 5 * torch.eye(3), rtol=0, atol=0.05)
-
-
-# -- the mean flow: MeanFlowQL
-
-
-M, S = 0.3, 0.5  # the mean and the deviation of normally distributed actions
-
-
-def spread(t: Tensor) -> Tensor:
-    return (((1 - t) * S) ** 2 + t**2).sqrt()
-
-
-def at_start(z: Tensor, t: Tensor) -> Tensor:
-    """The action a that the flow leads to from z at t: z keeps its distance to the mean in deviations."""
-    return M + S * (z - (1 - t) * M) / spread(t)
-
-
-def velocity(z: Tensor, t: Tensor) -> Tensor:
-    """E[noise - a | z, t] of the normal distribution of a."""
-    gain = (t - (1 - t) * S**2) / spread(t) ** 2
-    return -M + gain * (z - (1 - t) * M)
-
-
-def mean_flow(z: Tensor, t: Tensor) -> Tensor:
-    """z - u(z, 0, t) with the average velocity u of this flow."""
-    return z - (z - at_start(z, t)) / t
-
-
-def test_the_actor_of_meanflow_ql_is_where_the_average_velocity_of_the_closed_form_leads() -> None:
-    """With the velocity of the flow in the place of noise - a, the closed form has no error, and others have one."""
-    policy, _ = made("meanflow-ql")
-    time_B, z_B = torch.linspace(0.05, 1, 20), torch.linspace(-2, 2, 20)
-    # an action and noise on whose line, at this time, z has the velocity of the flow
-    v_B = velocity(z_B, time_B)
-    t = transition([0.0] * 20, (z_B - time_B * v_B).tolist())
-    noise_BKA = (z_B + (1 - time_B) * v_B)[:, None, None]
-    policy.network = Network(mean_flow)
-    assert policy.mean_flow_loss(t, noise_BKA, time_B).item() < 1e-6
-    for wrong in (lambda z, t: z - velocity(z, t), lambda z, t: at_start(z, t), lambda z, t: 1.1 * mean_flow(z, t)):
-        policy.network = Network(wrong)
-        assert policy.mean_flow_loss(t, noise_BKA, time_B).item() > 1e-3
-    at_the_end = mean_flow(noise_BKA, torch.ones(1))
-    torch.testing.assert_close(at_the_end, M + S * noise_BKA)  # one call makes the data's distribution of noise
-
-
-def test_a_mean_flow_without_a_value_draws_the_data_s_actions_in_one_call() -> None:
-    """Noisy 0.6 and -0.6 are equally frequent whatever the state: a unimodal actor would act by 0, and one that
-    misjudges how it changes with the time would spread too widely."""
-    policy, data = make(small("meanflow-ql", eta=0.0, candidates=1, alpha=1e5), bandit()), bandit()
-    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
-    for step in range(400):
-        policy.update(TrainingStep(windows.batch(step, 0, 128), optimizers, generator(step)))
-    act_B = policy.sample_actions(torch.zeros(400, 2), list(range(400))).flatten()
-    assert act_B.mean().abs() < 0.25 and ((act_B.abs() - 0.6).abs() < 0.3).float().mean() > 0.85

@@ -12,7 +12,7 @@ from gentraj.data import Episodes
 from gentraj.randomness import generator
 
 LEARN_FROM_REWARDS = [name for name, (_, config) in PRESETS.items() if config.critic is not None]
-LOOSE = ("fql", "qc-fql", "meanflow-ql")  # their pull leaves each noise at one of two actions that lie apart
+LOOSE = ("fql", "qc-fql")  # their pull leaves each noise at one of two actions that lie apart
 
 
 def gamble(number: int = 2_000) -> Episodes:

@@ -118,7 +118,7 @@ def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor 
 def trained(name: str) -> Any:
     """A policy that has learnt from the bandit. Leave it as it is."""
     changes = {}
-    if name in ("fql", "qc-fql", "meanflow-ql"):
+    if name in ("fql", "qc-fql"):
         changes = {"alpha": 0.3}  # the noise itself leads to one of the two actions
     policy = make(small(name, **changes), data := bandit())
     if name == "steered":

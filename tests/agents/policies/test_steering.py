@@ -16,7 +16,7 @@ from gentraj.agents.policies.steering import Steered, SteeredConfig
 from gentraj.data import Episodes, Windows
 from gentraj.diffusion import LatentDiffusionConfig
 from gentraj.diffusion.latent import VAEConfig
-from gentraj.distillation import ConsistencyConfig, MeanFlowConfig, ReflowConfig
+from gentraj.distillation import ConsistencyConfig, ReflowConfig
 from gentraj.families import DIFFUSION, FLOW, GAN, GAUSSIAN
 from gentraj.randomness import GivenNoise, RowNoise, as_noise, generator
 from gentraj.runs.show.export import RecordedNoise
@@ -29,8 +29,8 @@ GENERATORS: dict[str, Any] = {
     "gaussian": narrow(BCConfig(GAUSSIAN)), "diffusion": narrow(BCConfig(DIFFUSION)),
     "flow": narrow(BCConfig(FLOW, temperature=0.7)), "chunks": narrow(BCConfig(DIFFUSION, chunk=4, execute=2)),
     "gan": narrow(BCConfig(GAN)), "latent": BCConfig(LATENT, chunk=4), "reflow": BCConfig(ReflowConfig(TEACHER)),
-    "mean-flow": BCConfig(MeanFlowConfig(TEACHER, steps=2)), "consistency": BCConfig(ConsistencyConfig(TEACHER)),
-    **{name: narrow(replace(PRESETS[name][1], temperature=1.0)) for name in ("fql", "meanflow-ql", "drol")}}
+    "consistency": BCConfig(ConsistencyConfig(TEACHER)),
+    **{name: narrow(replace(PRESETS[name][1], temperature=1.0)) for name in ("fql", "drol")}}
 STATES = torch.randn(5, 2, generator=generator(3))
 SEEDS = [*range(5)]
 
