@@ -10,17 +10,15 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from ..config import Fraction, settings
-from ..data.windows import repeat_last
 from ..diffusion.denoiser import NoiseLevel, denoising_loss
 from ..diffusion.diffusion_model import Diffusion, DiffusionConfig
 from ..models.conditional import GeneratorConfig, Microbatch
 from ..models.conditioning import ConditionMix
-from ..models.sampling import mean_score
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
 from ..randomness import Seeds
 from ..training.step import TrainingStep
-from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec, refuse_options
+from ..trajectory import Condition, Guide, SamplingOptions, TrajectorySpec, refuse_options
 
 
 @settings
@@ -34,9 +32,6 @@ class FewStepConfig(GeneratorConfig):
     """The settings of the teacher."""
     steps: PositiveInt = 1
     """Number of sampling steps of the student, each of which is one call of its network."""
-    updates: PositiveInt = 10_000
-    """Number of updates of the whole distillation, which the schedules of some methods follow; gentraj distill sets
-    it."""
     learning_rate: Fraction = 3e-4
     """Learning rate of AdamW. The weight decay, the norm of the gradients and the decay of the average of the weights
     are the teacher's."""
@@ -81,12 +76,6 @@ class FewStep(Diffusion):
         self.distillation = config
         self.teacher = Diffusion(spec, config.teacher, copied(normalizer), context and copied(context))
         self.teacher.requires_grad_(False)
-        self.guide: Guide | None = None
-        """Scores of trajectories (B, H, D) in environment units that the student learns to raise in every update."""
-        self.add_parts()
-
-    def add_parts(self) -> None:
-        """Adds the networks that the student of a method has besides its own and its teacher's."""
 
     @property
     def only_steps(self) -> int | None:
@@ -116,17 +105,12 @@ class FewStep(Diffusion):
         raise NotImplementedError
 
     def update(self, step: TrainingStep, *, guide: Guide | None = None) -> dict[str, Tensor]:
-        """One optimiser step on the objective; returns metrics, scalars.
-
-        `guide` adds its mean score of samples that are made in one call. Their padding repeats the last real values, as
-        in the plans that critics learn from.
-        """
+        """One optimiser step on the objective, and on the mean score by a `guide` of samples that are made in one call.
+        Returns metrics, scalars."""
         rows = self.microbatch(step)
-        guide = guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
-            x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), step.batch.x_BHD)
-            loss = loss - mean_score(guide, repeat_last(Batch(x, rows.real)), rows.weight)
+            loss = loss - self.own_score(guide, self.one_call(rows), rows, step.batch)
         return self.learn(step, loss, self.config.max_grad_norm)
 
     def taught(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:

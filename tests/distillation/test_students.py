@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.diffusion.paths import sampling_times
-from gentraj.distillation import STUDENTS, FewStep, FewStepConfig, Progressive
+from gentraj.distillation import STUDENTS, FewStep, FewStepConfig
 from gentraj.distillation.few_step import ddim_step
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
-from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.testing import check_model
@@ -109,26 +108,6 @@ def test_the_loss_of_reflow_is_0_where_the_student_is_the_teachers_map_and_ways_
 
 
 @every_teacher
-@pytest.mark.parametrize("steps", [1, 4])
-def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_round_before(path: str, steps: int,
-                                                                                             ) -> None:
-    model = student("progressive", path, steps, rounds=1)
-    assert isinstance(model, Progressive)
-    times = sampling_times(model.path, 2 * steps)
-
-    def one_for_two(x: Tensor, t_R: Tensor) -> Tensor:
-        i_R = (times[:, None] - t_R).abs().argmin(0)
-        rows = model.microbatch(TrainingStep(Batch(x, torch.ones_like(x, dtype=torch.bool)), {}, generator(0)))
-        return model.target(model.teacher.ema, x, t_R, times[i_R + 1], times[i_R + 2], rows)
-
-    assert loss_at(model, one_for_two) < 1e-9
-    model.ema = Map(model, one_for_two)
-    z = torch.randn(50, 1, 2, generator=generator(3))
-    free = Condition.empty(SPEC, 50)
-    torch.testing.assert_close(model.transport(z, free), model.teacher.transport(z, free, steps=2 * steps))
-
-
-@every_teacher
 def test_the_loss_of_a_consistency_model_is_0_at_the_end_of_the_teachers_way(path: str) -> None:
     model = student("consistency", path, points=16)
     assert loss_at(model, along(model, sampling_times(model.path, 16))) < 1e-9
@@ -136,23 +115,21 @@ def test_the_loss_of_a_consistency_model_is_0_at_the_end_of_the_teachers_way(pat
 
 
 # Root mean squared error to the teacher's map of standard normal noise, after a short training from random weights.
-@pytest.mark.parametrize(("method", "path", "limit", "settings"), [
-    ("progressive", "flow", 0.15, {"rounds": 2}), ("consistency", "flow", 0.2, {}),
-    ("adversarial", "vp-cosine", 0.2, {"teacher_steps": 4, "discriminator": DiscriminatorConfig(8, (1,), 1, 0)})])
-def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str, path: str, limit: float,
+@pytest.mark.parametrize(("method", "path", "updates", "settings"), [
+    ("reflow", "vp-cosine", 150, {"teacher_steps": 4}), ("consistency", "flow", 250, {})])
+def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str, path: str, updates: int,
                                                                      settings: dict[str, Any]) -> None:
-    updates = 250 if method in ("progressive", "consistency") else 150
-    model = student(method, path, updates=updates, **settings)
+    model = student(method, path, **settings)
     optimizers = model.optimizers()
     for step in range(updates):
         for group in optimizers["network"].param_groups:
             group["lr"] = 4e-3 * (1 - step / updates)
         model.update(TrainingStep(batch(step), optimizers, generator(1, step)))
     z, free = torch.randn(500, 1, 2, generator=generator(9)), Condition.empty(SPEC, 500)
-    right = model.teacher.transport(z, free, steps=4 if method in ("progressive", "adversarial") else 16)
+    right = model.teacher.transport(z, free, steps=settings.get("teacher_steps", 16))
     found, before = ((x - right).square().mean().sqrt() for x in (
         model.transport(z, free), model.teacher.transport(z, free, steps=1)))
-    assert found < limit < before, (float(found), float(before))
+    assert found < 0.2 < before, (float(found), float(before))
 
 
 @every_student
@@ -191,7 +168,7 @@ def test_a_consistency_model_has_its_own_steps_and_refuses_those_of_a_sampler() 
 
 
 @every_student
-def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_episode(method: str) -> None:
+def test_a_guide_in_training_sees_the_data_where_they_are_known_or_padding(method: str) -> None:
     spec, seen = TrajectorySpec(2, 1, 4), list[Tensor]()
     model = STUDENTS[method][1](spec, STUDENTS[method][0](TEACHERS["flow"]), Normalizer(torch.ones(3), torch.ones(3)),
                                 conditioning=ConditionMix(goal=0))
@@ -205,12 +182,11 @@ def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_epi
 
     model.update(TrainingStep(Batch(x, real), model.optimizers(), generator(1)), guide=guide)
     assert torch.equal(seen[0][:, 0, :2], x[:, 0, :2])
-    assert (seen[0][1, 2:, :2] == seen[0][1, 1, :2]).all() and (seen[0][1, 1:, 2] == seen[0][1, 0, 2]).all()
+    assert torch.equal(seen[0][~real], x[~real])
 
 
-@pytest.mark.parametrize("method", ["reflow", "progressive", "adversarial"])
-def test_a_student_of_some_steps_is_sampled_at_the_times_that_it_learnt_alone(method: str) -> None:
-    model, free = student(method, "flow", steps=2), Condition.empty(SPEC, 2)
+def test_a_student_of_some_steps_is_sampled_at_the_times_that_it_learnt_alone() -> None:
+    model, free = student("reflow", "flow", steps=2), Condition.empty(SPEC, 2)
     assert torch.equal(model.sample(free, options=SamplingOptions(steps=2), seed=0), model.sample(free, seed=0))
     for steps in (1, 3):
         with pytest.raises(ValueError, match=f"{steps} sampling steps are asked of a student that was trained for 2; "):

@@ -12,13 +12,13 @@ from small import changed, gentraj, killed
 
 from gentraj import runs
 from gentraj.agents.planning.planner import Planner
-from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, ProgressiveConfig, ReflowConfig
+from gentraj.distillation import STUDENTS, FewStep, ReflowConfig
 from gentraj.runs.learn.distillation import METHODS, FewStepRunConfig, distill, student_settings
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import Condition, SamplingOptions
 
 TRAINING = TrainingConfig(4, warmup=1, save_every=1, log_every=2, keep=9)
-PROGRESSIVE = FewStepRunConfig(ProgressiveConfig(steps=2, rounds=2), training=TRAINING)
+REFLOW = FewStepRunConfig(ReflowConfig(steps=2), training=TRAINING)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,15 @@ def teacher(small_run: Path) -> runs.Run:
 
 @pytest.fixture(scope="module")
 def student(teacher: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
-    return distill(teacher, PROGRESSIVE, tmp_path_factory.mktemp("student") / "run", progress=False)
+    return distill(teacher, REFLOW, tmp_path_factory.mktemp("student") / "run", progress=False)
 
 
 def distilled(teacher: Path, folder: Path) -> None:
-    distill(runs.load(teacher), PROGRESSIVE, folder, progress=False)
+    distill(runs.load(teacher), REFLOW, folder, progress=False)
 
 
 def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: runs.Run, student: runs.Run) -> None:
-    assert student.summary == "planner, progressive" and student.step == 4
+    assert student.summary == "planner, reflow" and student.step == 4
     assert student.planning == replace(teacher.planning, steps=2)
     for name in teacher.components.keys() - {"model"}:
         own = student.components[name].state_dict()
@@ -55,31 +55,16 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
 def test_a_student_learns_from_as_many_early_windows_as_its_teacher(teacher: runs.Run) -> None:
     training = replace(teacher.config.training, min_episode_start_fraction=0.2)
     early = changed(teacher, config=replace(teacher.config, training=training))
-    assert student_settings(early, PROGRESSIVE).training == replace(TRAINING, min_episode_start_fraction=0.2)
+    assert student_settings(early, REFLOW).training == replace(TRAINING, min_episode_start_fraction=0.2)
 
 
 def test_a_distillation_that_was_killed_goes_on_with_the_same_bits(teacher: runs.Run, student: runs.Run,
                                                                   tmp_path: Path) -> None:
-    """Killed in the second round, so that the student of the first round is read back."""
     killed(tmp_path / "run" / "step-00000003", distilled, teacher.folder, tmp_path / "run")
     assert runs.load(tmp_path / "run").step == 3
-    resumed = distill(teacher, PROGRESSIVE, tmp_path / "run", resume=True, progress=False)
+    resumed = distill(teacher, REFLOW, tmp_path / "run", resume=True, progress=False)
     expected, found = (cast(FewStep, run.model).state_dict() for run in (student, resumed))
     assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
-
-
-def test_the_critic_of_a_planner_teaches_its_student_what_plans_are_worth(hopper_file: Path, tmp_path: Path) -> None:
-    """With a large weight the value of the student's plans rises from what it is without."""
-    words = ("--dataset", hopper_file, "--steps", 3, "--training.warmup", 1, "--horizon", 8, "--model.network.width", 8,
-             "--batch-size", 8, "--critic.width", 8, "--critic.batch-size", 8, "--critic.n-step", 8)
-    assert gentraj("train", "diffuser", *words, "--run-dir", tmp_path / "teacher") == 0
-    run, worth = runs.load(tmp_path / "teacher"), []
-    for value in (0.0, 30.0):
-        config = FewStepRunConfig(ConsistencyConfig(learning_rate=1e-2), value, replace(TRAINING, steps=12))
-        made = distill(run, config, tmp_path / f"value-{value:g}", progress=False)
-        plans = made.model.sample(Condition.empty(made.model.spec, 64), options=SamplingOptions(steps=1), seed=0)[:, 0]
-        worth.append(float(run.critic.relative(plans).mean().detach()))
-    assert worth[1] > worth[0] + 0.03
 
 
 def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, tmp_path: Path) -> None:
@@ -98,15 +83,13 @@ def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, t
 def test_what_cannot_be_distilled_is_refused_in_a_line(teacher: runs.Run, student: runs.Run, hopper_run: Path,
                                                       tmp_path: Path) -> None:
     config = FewStepRunConfig(ReflowConfig(), training=TRAINING)
-    with pytest.raises(ValueError, match=r"planner, progressive\); a student of few steps learns from a diffusion"):
+    with pytest.raises(ValueError, match=r"planner, reflow\); a student of few steps learns from a diffusion"):
         distill(student, config, tmp_path / "a")
     with pytest.raises(ValueError, match=r"BC, gaussian\); a student of few steps learns from a diffusion"):
         distill(runs.load(hopper_run), config, tmp_path / "a")
     with pytest.raises(ValueError, match=r"env_id is .* without an environment; leave it out"):
         distill(teacher, config, tmp_path / "a", env_id="Hopper-v5")
-    with pytest.raises(ValueError, match=r"value is given, and .* without a critic of plans; train one with --critic"):
-        distill(teacher, replace(config, value=1.0), tmp_path / "a")
     noisy = replace(teacher.config, model=replace(teacher.config.model, prediction="eps"))  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"planner, diffusion\) that predicts eps, .*; train a run with"):
         student_settings(changed(teacher, config=noisy), config)
-    assert {*STUDENTS, "value-aware", "decision"} == METHODS.keys()
+    assert {*STUDENTS, "decision"} == METHODS.keys()

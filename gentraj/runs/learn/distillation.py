@@ -7,33 +7,24 @@ A student of few sampling steps takes the place of the teacher's generative mode
 from __future__ import annotations
 
 from dataclasses import field, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gentraj.agents.planning.plan_critic import PlanCritic
 from gentraj.agents.policies.policy import Policy
 
 from ...config import JsonObject, settings
 from ...data.sources import resolve_paths
 from ...diffusion import Diffusion, DiffusionConfig
 from ...diffusion.denoiser import NEEDS_SIGNAL
-from ...distillation import (
-    AdversarialConfig,
-    ConsistencyConfig,
-    FewStep,
-    FewStepConfig,
-    ProgressiveConfig,
-    ReflowConfig,
-)
+from ...distillation import ConsistencyConfig, FewStep, FewStepConfig, ReflowConfig
 from ...training.loop import TrainingConfig
 from ...training.parallel import SINGLE
 from ..kinds.datasets import data_of
 from ..kinds.folder import RunFolder, check_trained, run_class
-from ..kinds.planner_run import PlannerRun, PlannerRunConfig
+from ..kinds.planner_run import PlannerRunConfig
 from ..kinds.policy_run import PolicyRunConfig
 from ..kinds.presets import model_config, with_model
 from ..kinds.run import Run, RunConfig
@@ -46,10 +37,7 @@ class FewStepRunConfig:
     """How a student of few sampling steps learns from a run's diffusion model."""
 
     student: FewStepConfig = field(default_factory=ReflowConfig)
-    """The student. Its teacher is that of the run, and its updates are training.steps."""
-    value: float = 0.0
-    """Weight of the critic's value of the student's plans, in standard deviations of the returns in the data; the
-    planner must have been trained with a critic (--critic)."""
+    """The student. Its teacher is that of the run."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000))
     """The training of the student. It is not evaluated meanwhile, and its windows start where the teacher's did."""
 
@@ -70,14 +58,8 @@ METHODS: dict[str, Method] = {
     "decision": Method("a small network that acts like a planner or an iterative policy: observation and goal in, "
                        "action out", DecisionConfig()),
     "reflow": Method("a few-step model that learns its teacher's map from noise to samples", FewStepRunConfig()),
-    "progressive": Method("a few-step model, each step of which learns two steps of the previous round",
-                          FewStepRunConfig(ProgressiveConfig())),
     "consistency": Method("a model that maps each point of its teacher's path from noise to data to the end, in one "
                           "call", FewStepRunConfig(ConsistencyConfig())),
-    "adversarial": Method("a few-step model that also learns to fool a discriminator that sees data",
-                          FewStepRunConfig(AdversarialConfig())),
-    "value-aware": Method("a consistency model that also learns to increase the value of its plans under the "
-                          "planner's critic", FewStepRunConfig(ConsistencyConfig(), value=1.0)),
 }
 
 
@@ -104,17 +86,14 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
 
     A planner's student plans with the teacher's critic, arrival and inverse dynamics, and trusts the same plans; a
     policy's student acts on the teacher's scales. Raises ValueError for a run without a diffusion model, for one that
-    predicts noise, for a policy with a critic, for data that were changed since the
-    teacher was trained, and for a value without a critic; and what `gentraj.training.Trainer` raises.
+    predicts noise, for a policy with a critic, and for data that were changed since the teacher was trained; and what
+    `gentraj.training.Trainer` raises.
     """
     parts, own = data_of(teacher), student_settings(teacher, config)
     run = run_class(own).build(own, teacher.data)
     run.reference, run.kept = teacher.reference, teacher.kept
     frozen = [name for name, part in run.components.items() if not learns(part, teacher.components[name])]
-    if config.value:
-        assert isinstance(run.model, FewStep)  # noqa: S101  `student_settings` made it one
-        run.model.guide = partial(_value, _critic(teacher, run), config.value)
-    about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
+    about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash}}
     trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder.absolute()), about=about, frozen=frozen,
                          processes=SINGLE.on(device), progress=progress)
     return trainer.trained(resume)
@@ -146,22 +125,10 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> RunConfig:
     if generator.prediction in NEEDS_SIGNAL:
         raise ValueError(f"{teacher.description} that predicts {generator.prediction}, which hardly determines x0 "
                          "where a student starts; train a run with the prediction x0 or v")
-    student = replace(config.student, teacher=generator, updates=config.training.steps)
+    student = replace(config.student, teacher=generator)
     training = replace(config.training, eval_every=0,  # on the windows that the teacher learnt from
                        min_episode_start_fraction=own.training.min_episode_start_fraction)
     shared: JsonObject = {"dataset": resolve_paths(own.dataset, teacher.folder), "training": training}
     if isinstance(own, PlannerRunConfig):
         return replace(own, model=student, planner=replace(own.planner, steps=student.steps), **shared)
     return replace(with_model(own, student), **shared)
-
-
-def _critic(teacher: Run, run: Run) -> PlanCritic:
-    critic = run.critic if isinstance(run, PlannerRun) else None
-    if critic is None:
-        raise ValueError(f"value is given, and {teacher.description} without a critic of plans; train one with "
-                         "--critic, or set value to 0")
-    return critic.requires_grad_(False)
-
-
-def _value(critic: PlanCritic, weight: float, x_RHD: Tensor) -> Tensor:
-    return weight * critic.relative(x_RHD)
