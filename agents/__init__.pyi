@@ -20,11 +20,10 @@ from .sb3 import SB3Policy
 from .wrappers import NoisyAgent
 
 __all__ = [
-    "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig", "Critic",
-    "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPC", "MPCConfig", "ModelActor",
-    "NoiseActor", "NoiseActorConfig", "NoisyAgent", "POLICIES", "PlanCritic", "PlanCriticConfig", "PlanSampler",
-    "PlanTracker", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor",
-    "RealTimePlanner", "SB3Policy", "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition",
-    "Trust", "ValueConfig", "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "policy_prior",
-    "score", "state_value",
+    "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
+    "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "ModelActor",
+    "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler", "PlanTracker",
+    "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner", "SB3Policy",
+    "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig",
+    "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "policy_prior", "score", "state_value",
 ]

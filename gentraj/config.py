@@ -226,7 +226,9 @@ def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
     """Reads settings from the result of `to_json`. A key that is left out has its default, and no other key is allowed.
 
     Where settings of several classes are possible, the `kind` in the data decides; the kind alone stands for its
-    default settings. Raises `ConfigError`, which begins with `where` and names the dotted key.
+    default settings. A class may have a dict REMOVED of settings that earlier versions had, each with the value that
+    stands for what the class does now, or with ... if its value does not matter: these are read and left out. Raises
+    `ConfigError`, which begins with `where` and names the dotted key.
     """
     return _read_settings([cls], data, _Place(where))
 
@@ -367,9 +369,11 @@ def _read_settings(classes: Sequence[type], data: object, place: _Place) -> Any:
                               f"{_nearest(str(kind), kinds)}")
         cls = kinds[kind]
     fields, hints = {field.name: field for field in dataclasses.fields(cls) if field.init}, types_of(cls)
-    for name in values:
-        if name not in fields:
+    removed = getattr(cls, "REMOVED", {})
+    for name in [name for name in values if name not in fields]:
+        if name not in removed or removed[name] not in (values[name], ...):
             raise place.unknown(name, fields)
+        del values[name]
     for name, field in fields.items():
         if name not in values and _default(field) is dataclasses.MISSING:
             raise ConfigError(f"{place.below(name)} is missing; expected are {', '.join(fields)}")

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from annotated_types import Ge, Interval
@@ -38,6 +38,13 @@ class Inner:
     def __post_init__(self) -> None:
         if self.rate < 0:
             raise ValueError("rate is negative")
+
+
+@settings
+class Grown:
+    REMOVED: ClassVar[dict[str, object]] = {"warm": False, "updates": ...}
+
+    rate: float = 1e-3
 
 
 @settings
@@ -179,6 +186,15 @@ def test_what_was_saved_is_looked_up_by_its_kind(config: Holder) -> None:
     """This holds for classes with the same settings, and for subclasses of a field's class."""
     assert from_json(Holder, to_json(config)) == config
     assert to_json(config)["one"]["kind"] == {Large: "large", Larger: "larger"}[type(config.one)]
+
+
+def test_removed_settings_are_read_where_they_stand_for_what_the_class_does_now() -> None:
+    assert from_json(Grown, {"rate": 1.0, "warm": False, "updates": 7}) == Grown(1.0)
+    with pytest.raises(ConfigError, match="warm is unknown"):
+        from_json(Grown, {"warm": True})
+    with pytest.raises(TypeError):
+        Grown(warm=False)  # pyright: ignore[reportCallIssue]
+
 
 
 @pytest.mark.parametrize(("change", "message"), [

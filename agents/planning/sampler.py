@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,8 @@ BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditione
 @settings
 class PlannerConfig:
     """How a `Planner` plans and acts. Raises ValueError for a setting outside its range."""
+
+    REMOVED: ClassVar[dict[str, object]] = {"shifted": False}
 
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""

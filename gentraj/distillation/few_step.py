@@ -28,6 +28,8 @@ class FewStepConfig(GeneratorConfig):
     Raises ValueError for a setting outside its range.
     """
 
+    REMOVED: ClassVar[dict[str, object]] = {"updates": ...}
+
     teacher: DiffusionConfig = field(default_factory=DiffusionConfig)
     """The settings of the teacher."""
     steps: PositiveInt = 1
