@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 import torch
 from einops import rearrange
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ..config import settings
@@ -56,8 +56,6 @@ class GeneratorConfig:
 
     DIRECT: ClassVar[bool] = False
     """Whether the model samples in one or two network calls, without a sampler and its steps."""
-    FOR_GUIDES: ClassVar[tuple[str, ...]] = ()
-    """The settings that have an effect only where a guide shapes the samples."""
     CONTEXT_DROPOUT: ClassVar[float] = 0.1
     """The fraction of the training trajectories whose context is dropped, unless the model's owner decides another."""
     BATCH_SIZE: ClassVar[int] = 64
@@ -79,18 +77,14 @@ class GeneratorConfig:
 
 @settings
 class SearchConfig(GeneratorConfig):
-    """Base class of the settings of models without a sampler: how a guide chooses and improves their samples."""
+    """Base class of the settings of models without a sampler: how a guide chooses their samples."""
 
     _: KW_ONLY
     best_of: PositiveInt = 16
     """Number of candidates from which a guide chooses the best one."""
-    search_steps: NonNegativeInt = 0
-    """Gradient steps on the guide's score that improve the noise of the best candidate."""
-    search_rate: NonNegativeFloat = 0.1
-    """Length of a search step, relative to the length of the noise."""
 
+    REMOVED: ClassVar[dict[str, object]] = {"search_steps": 0, "search_rate": ...}
     DIRECT: ClassVar[bool] = True
-    FOR_GUIDES: ClassVar[tuple[str, ...]] = ("best_of", "search_steps", "search_rate")
 
     def from_one_noise(self) -> Self:
         return replace(self, best_of=1)
@@ -227,9 +221,9 @@ class DirectModel(ConditionalModel):
         """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does.
 
         `options.temperature` scales the noise: at 0 the sample is that without noise. A guide chooses among `best_of`
-        candidates for each trajectory, the first of which is the sample without a guide, and may improve the noise of
-        the best one (`search_steps`). Plug-ins that finish trajectories, such as constraints, finish the chosen ones.
-        `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for options of a sampler.
+        candidates for each trajectory, the first of which is the sample without a guide. Plug-ins that finish
+        trajectories, such as constraints, finish the chosen ones. `observe` sees the result. Raises ValueError for a
+        plug-in that needs a denoiser, and for options of a sampler.
         """
         plugins = choosing_plugins(guide, self.NAME)
         refuse_options(options, f"{self.NAME} samples in {self.CALLS} of its network")
@@ -272,7 +266,7 @@ def sample_rows(generate: Generate, rows: Condition, noise: Noise, temperature: 
 
 def preferred(generate: Generate, rows: Condition, noise: Noise, temperature: float, plugins: Sequence[Plugin],
               config: SearchConfig, checks: Checks) -> Tensor:
-    """The best (R, H, D) of `best_of` candidates for each row, by the plug-ins' scores, improved in `search_steps`.
+    """The best (R, H, D) of `best_of` candidates for each row, by the plug-ins' scores.
 
     The first candidate of a row is sampled from the row's own noise. Of several best candidates the first is taken.
     """
@@ -280,10 +274,7 @@ def preferred(generate: Generate, rows: Condition, noise: Noise, temperature: fl
     z = to_device(own.scaled(temperature, *rows.values_BHD.shape[1:]), rows.values_BHD.device)
     x = generate(z, rows.repeat(config.best_of))
     best_R = rearrange(preference(plugins, x, checks), "(r n) -> r n", n=config.best_of).argmax(1)
-    chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R
-    if not config.search_steps:
-        return x[chosen]
-    return latent_ascent(generate, rows, z[chosen], x[chosen], plugins, config, checks)
+    return x[torch.arange(rows.batch, device=z.device) * config.best_of + best_R]
 
 
 def preference(plugins: Sequence[Plugin], x_RHD: Tensor, checks: Checks) -> Tensor:
@@ -293,40 +284,3 @@ def preference(plugins: Sequence[Plugin], x_RHD: Tensor, checks: Checks) -> Tens
         return torch.stack(scores).sum(0)
 
     return checks.scores(by_blocks(total, x_RHD))
-
-
-def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],
-                  config: SearchConfig, checks: Checks) -> Tensor:
-    """Gradient ascent on the plug-ins' scores in the noise z, from `x` = G(`z`); returns the best trajectory found.
-
-    z keeps its length: normal noise in many dimensions has nearly constant length, and the generator was not trained on
-    others. Raises ValueError for a score without a gradient.
-    """
-    z = z * ~rows.mask_BHD  # noise at known entries has no effect, but would add to the length
-    length_R11 = _length(z)
-    best, best_R = x, preference(plugins, x, checks)
-    for _ in range(config.search_steps):
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            gradient = _gradient(preference(plugins, generate(z, rows), checks), z, checks)
-        z = z.detach() + config.search_rate * length_R11 * gradient / _length(gradient)
-        z = z * length_R11 / _length(z)
-        x = generate(z, rows)
-        score_R = preference(plugins, x, checks)
-        best = torch.where((score_R > best_R)[:, None, None], x, best)
-        best_R = torch.maximum(score_R, best_R)
-    return best
-
-
-def _gradient(score_R: Tensor, z: Tensor, checks: Checks) -> Tensor:
-    gradient = None
-    if score_R.requires_grad:
-        gradient, = torch.autograd.grad(score_R.sum(), z, allow_unused=True)
-    if gradient is None:
-        raise ValueError("the guide's score has no gradient to search by: write it in differentiable torch "
-                         "operations, or set search_steps to 0")
-    return checks.finite(gradient, "the guide's gradient is", "; smooth the guide, or set search_steps to 0")
-
-
-def _length(z: Tensor) -> Tensor:
-    return z.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
