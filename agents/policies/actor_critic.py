@@ -95,8 +95,7 @@ class ActorCritic(Policy[A]):
             if self.config.smoothing:
                 noise = torch.randn(act_BNKA.shape, generator=generator).clamp(-MAX_SMOOTHING, MAX_SMOOTHING)
                 act_BNKA = (act_BNKA + self.config.smoothing * to_device(noise, act_BNKA.device)).clamp(-1, 1)
-        next_return_BM = self.critic.next_return(t.next_BS, act_BNKA)
-        return self.critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
+        return self.critic.loss(t, t.reward_B + t.discount_B * self.critic.next_return(t.next_BS, act_BNKA))
 
     def best_next(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
         """(B, 1, K, A) the next action whose value counts: the one with the highest value of the whole critic."""

@@ -7,7 +7,7 @@ Quantiles: Dabney et al. 2018, "Distributional Reinforcement Learning with Quant
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
@@ -74,9 +74,8 @@ class CriticConfig(ValueConfig):
     gradient: Literal["mean", "first", "random"] = "mean"
     """Values that an actor maximises: the mean over the ensemble, its first member, or a random member of two, divided
     by the mean absolute value of the other. IQL and Swift do not use it."""
-    quantiles: PositiveInt | None = None
-    """Number of quantiles of the return that the critic learns by quantile regression (Dabney et al. 2018); their mean
-    is the value. None learns the value alone, by squared errors."""
+
+    REMOVED: ClassVar[dict[str, object]] = {"quantiles": None}
 
     def __post_init__(self) -> None:
         if self.gradient == "random" and self.members != 2:
@@ -88,14 +87,13 @@ class Critic(nn.Module):
     """Q(s, a) for chunks of actions, in units of the root mean square of the rewards, and its target network.
 
     Before training, all values are about `start`, which should be the value that the data's mean reward leads to: from
-    0 they would need 1 / (tau (1 - discount^n_step)) updates to get there. With `quantiles`, a member predicts N
-    quantiles of the return at the levels (i + 1/2) / N; its value is their mean.
+    0 they would need 1 / (tau (1 - discount^n_step)) updates to get there.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = ensemble(config, state_dim + chunk_dim, config.members, start, config.quantiles or 1)
+        self.q = ensemble(config, state_dim + chunk_dim, config.members, start)
         self.target = MovingAverage(self.q, 1 - config.tau)
 
     @classmethod
@@ -125,34 +123,16 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def next_return(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
-        """(B, M) the quantiles whose mean is `target_value`; without quantiles, (B, 1) that value.
+        """(B,) the value of what follows, as `target_value`. Of several candidates for a state, each member takes its
+        best one."""
+        q_EB = self.target(torch.cat(pairs(state_BS, act_BNKA), -1))
+        return self.pooled(rearrange(q_EB, "e (b n) -> e b n", n=act_BNKA.shape[1]).amax(2))
 
-        They are those of the member with the least value, or their means over the members. Of several candidates for a
-        state, each member takes its best one.
-        """
-        assert isinstance(self.target.module, ValueEnsemble)  # noqa: S101  a copy of `q`
-        q_EBM = self.target.module.outputs(torch.cat(pairs(state_BS, act_BNKA), -1))
-        number = act_BNKA.shape[1]
-        if number > 1:
-            q_EBNM = rearrange(q_EBM, "e (b n) m -> e b n m", n=number)
-            q_EBM = q_EBNM.take_along_dim(q_EBNM.mean(-1).argmax(2)[..., None, None], 2)[:, :, 0]
-        if self.config.target == "mean":
-            return q_EBM.mean(0)
-        least_B = q_EBM.mean(-1).argmin(0)
-        return q_EBM[least_B, torch.arange(len(least_B), device=least_B.device)]
-
-    def loss(self, t: Transition, target_BM: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L(theta) = E[(y - Q(s, a))^2] for the targets y, of which M are equally likely in each state.
-
-        With quantiles it is `quantile_loss`. Both are in units of the values. Returns the loss and metrics.
-        """
-        q_EBN = self.q.outputs(torch.cat([t.state_BS, t.chunk_BX], -1))
-        if self.config.quantiles:
-            loss_EB = quantile_loss(q_EBN, target_BM) / self.q.unit
-        else:
-            loss_EB = (((q_EBN - target_BM) / self.q.unit) ** 2)[..., 0]
-        loss = t.average(loss_EB)
-        return loss, {"critic_loss": loss.detach(), "q": q_EBN.detach().mean()}
+    def loss(self, t: Transition, target_B: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(theta) = E[(y - Q(s, a))^2] for the targets y, in units of the values. Returns the loss and metrics."""
+        q_EB = self(t.state_BS, t.chunk_BX)
+        loss = t.average(((q_EB - target_B) / self.q.unit) ** 2)
+        return loss, {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor, step: TrainingStep, *, divided: bool = True) -> Tensor:
         """(B,) the values that an actor maximises, if `divided` by their mean absolute value over the step's batch.
@@ -208,9 +188,9 @@ def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueE
     return ensemble(config, policy.state_dim, members, policy.scales.initial_value(config.discount))
 
 
-def ensemble(config: ValueConfig, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
+def ensemble(config: ValueConfig, inputs: int, members: int, start: float) -> ValueEnsemble:
     """An ensemble of value functions whose values begin near `start`, or near 0 as the settings say."""
-    widths = [inputs, *[config.width] * config.depth, outputs]
+    widths = [inputs, *[config.width] * config.depth, 1]
     return ValueEnsemble(widths, members, start if config.start == "data" else 0.0, ACTIVATIONS[config.activation],
                          norm=config.norm, initial=config.initial)
 
@@ -241,17 +221,3 @@ def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT))
     better_B = (exponent_B - processes.maximum(exponent_B.max())).exp()  # divided by the largest, against underflow
     return better_B / processes.mean((better_B * weight_B).mean()).clamp(min=torch.finfo(better_B.dtype).tiny)
-
-
-def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:
-    """(E, B) the loss whose minimum are the quantiles at (i + 1/2) / N of M equally likely targets.
-
-    It is the quantile Huber loss with a threshold of 1 (Dabney et al. 2018, equations 9 and 10), which is the root mean
-    square of the rewards; here its mean over the quantiles, not the sum.
-    """
-    number = q_EBN.shape[-1]
-    level_N1 = ((torch.arange(number, device=q_EBN.device) + 0.5) / number)[:, None]
-    error_EBNM = target_BM[:, None] - q_EBN[..., None]
-    size = error_EBNM.abs()
-    huber_EBNM = torch.where(size <= 1, 0.5 * size**2, size - 0.5)
-    return ((level_N1 - (error_EBNM < 0).to(size)).abs() * huber_EBNM).mean((-2, -1))

@@ -82,7 +82,7 @@ class IQL(Policy[IQLConfig]):
         """Equation 6, and metrics."""
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        return self.critic.loss(t, (t.reward_B + t.discount_B * next_value_B)[:, None])
+        return self.critic.loss(t, t.reward_B + t.discount_B * next_value_B)
 
     def actor_weights(self, t: Transition, advantage_B: Tensor) -> Tensor | None:
         """(B,) the weights exp(beta advantage) of equation 7, with which the model imitates the data's actions."""

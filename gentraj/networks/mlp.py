@@ -95,7 +95,7 @@ class EnsembleMLP(nn.Module):
 
 
 class ValueEnsemble(EnsembleMLP):
-    """An ensemble of value functions, (R, inputs) -> (E, R), each the mean of the numbers that its last layer returns.
+    """An ensemble of value functions, (R, inputs) -> (E, R).
 
     Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
     2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
@@ -118,11 +118,7 @@ class ValueEnsemble(EnsembleMLP):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         """The values (E, R) of inputs (R, F)."""
-        return self.outputs(x_RI).mean(-1)
-
-    def outputs(self, x_RI: Tensor) -> Tensor:
-        """(E, R, outputs) numbers whose mean is the value, such as quantiles of the return."""
-        return self.start + self.unit * self.layers(x_RI)
+        return self.start + self.unit * self.layers(x_RI)[..., 0]
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def test_the_next_action_is_the_best_of_the_backup_with_clipped_noise() -> None:
     seen: list[Tensor] = []
     policy.next_actions = lambda *_: torch.linspace(-0.9, 0.3, 3)[:, None, None].expand(32, 3, 1, 1)
     policy.critic.best = lambda state_BS, act_BNKA: act_BNKA[:, 2]
-    policy.critic.next_return = lambda state_BS, act_BNKA: seen.append(act_BNKA.flatten(1)) or torch.zeros(32, 1)
+    policy.critic.next_return = lambda state_BS, act_BNKA: seen.append(act_BNKA.flatten(1)) or torch.zeros(32)
     policy.critic_loss(t, generator(3))
     noise_B1 = torch.randn(32, 1, 1, generator=generator(3)).clamp(-2.5, 2.5)[..., 0]
     torch.testing.assert_close(seen[0], (0.3 + 0.5 * noise_B1).clamp(-1, 1))

@@ -14,7 +14,6 @@ from gentraj.agents.policies.critic import (
     CriticConfig,
     advantage_weights,
     expectile,
-    quantile_loss,
 )
 from gentraj.agents.policies.policy import Transition
 from gentraj.agents.policies.scales import StateActionScales
@@ -51,7 +50,7 @@ def transitions() -> Transition:
 
 def learn(critic: Critic, t: Transition, next_value: Tensor, optimizer: Any) -> dict[str, Tensor]:
     """One step of the critic towards r + discount V(s')."""
-    loss, metrics = critic.loss(t, (t.reward_B + t.discount_B * next_value)[:, None])
+    loss, metrics = critic.loss(t, t.reward_B + t.discount_B * next_value)
     apply_gradients(loss, optimizer, critic.config.max_grad_norm)
     critic.target.update_parameters(critic.q)
     return metrics
@@ -108,55 +107,3 @@ def test_an_expectile_and_weights_by_hand() -> None:
     assert advantage_weights(torch.tensor([1e30, -1e30, 0.0]), 100.0).isfinite().all()
     one_is_best = advantage_weights(torch.cat([torch.zeros(255), torch.ones(1)]), 10.0)
     assert one_is_best.max() / one_is_best.min() == pytest.approx(100)
-
-
-# -- quantiles
-
-
-def quantile_critic(start: float = 0.0, **settings: Any) -> Critic:
-    torch.manual_seed(0)
-    return Critic(1, 1, CriticConfig(width=16, **settings), start)
-
-
-def test_the_quantile_loss_by_hand() -> None:
-    q_EBN, target_BM = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[0.5, 5.0]])
-    # levels 1/4 and 3/4; errors 0.5 and 5 of the first quantile, -1.5 and 3 of the second
-    by_hand = (0.25 * 0.125 + 0.25 * 4.5 + 0.25 * 1.0 + 0.75 * 2.5) / 4
-    assert quantile_loss(q_EBN, target_BM).item() == pytest.approx(by_hand)
-
-
-def lottery(number: int, seed: int) -> Transition:
-    """Steps of a Markov chain with two states: from 0, with a reward of 0, to 1; from 1 to the end, with a reward of
-    -10, 0 or 20 with the probabilities 1/4, 1/2 and 1/4."""
-    rng = generator(seed)
-    state_B1 = torch.randint(2, (number, 1), generator=rng).float()
-    prize_B = torch.tensor([-10.0, 0.0, 0.0, 20.0])[torch.randint(4, (number,), generator=rng)]
-    last_B = state_B1[:, 0] == 1
-    return Transition(state_B1, torch.zeros(number, 1), torch.ones(number, 1, dtype=torch.bool), prize_B * last_B,
-                      torch.ones(number, 1), 0.5 * ~last_B, torch.ones(number, dtype=torch.bool),
-                      torch.zeros(number, dtype=torch.long), torch.ones(number), state_B1)
-
-
-def learnt(**settings: Any) -> Critic:
-    critic = quantile_critic(members=1, tau=0.05, learning_rate=1e-2, **settings)
-    optimizer = critic.optimizer()
-    for step in range(500):
-        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 500)
-        t = lottery(256, step)
-        next_return_BM = critic.next_return(t.next_BS, torch.zeros(256, 1, 1, 1))
-        loss, _ = critic.loss(t, t.reward_B[:, None] + t.discount_B[:, None] * next_return_BM)
-        apply_gradients(loss, optimizer, critic.config.max_grad_norm)
-        critic.target.update_parameters(critic.q)
-    return critic
-
-
-def test_the_returns_of_a_chain_have_their_known_distribution() -> None:
-    critic = learnt(quantiles=16)
-    x_RI = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    found_RN = critic.q.outputs(x_RI)[0].detach().sort(1).values
-    known_N = torch.tensor([-10.0] * 4 + [0.0] * 8 + [20.0] * 4)
-    for row_N, discount in zip(found_RN, (0.5, 1.0), strict=True):  # a step earlier, the return is half as large
-        inner = [1, 2, 5, 6, 7, 8, 9, 10, 13, 14]  # quantiles not beside a jump
-        torch.testing.assert_close(row_N[inner], discount * known_N[inner], rtol=0, atol=1.5)
-    value_R = critic(x_RI[:, :1], x_RI[:, 1:])[0].detach()
-    torch.testing.assert_close(value_R, torch.tensor([1.25, 2.5]), rtol=0, atol=0.6)

@@ -23,7 +23,7 @@ def test_a_chunk_is_valued_by_the_target_of_the_next_chunk_that_the_critic_prefe
     t = policy.transition(Windows(chain(), policy.spec).batch(0, 0, 32), 0.5)
     act_BNKA, targets = torch.rand(32, 3, 2, 1, generator=generator(2)) * 2 - 1, list[Tensor]()
     policy.next_actions = lambda *_: act_BNKA
-    policy.critic.loss = lambda t, target_BM: (targets.append(target_BM[:, 0]), {})
+    policy.critic.loss = lambda t, target_B: (targets.append(target_B), {})
     policy.critic_loss(t, generator(0))
 
     def value(network: torch.nn.Module) -> Tensor:
