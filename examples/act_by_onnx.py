@@ -43,8 +43,10 @@ class Controller:
         for name, x in given.items():
             self._compare(name, x)
         if not self.queue:
-            noise = self.rng.standard_normal(self.shapes["noise"], dtype=np.float32)  # anew for every decision
-            decided, = self.session.run(["act"], {name: x[None] for name, x in given.items()} | {"noise": noise})
+            inputs = {name: x[None] for name, x in given.items()}
+            if "noise" in self.shapes:  # anew for every decision
+                inputs["noise"] = self.rng.standard_normal(self.shapes["noise"], dtype=np.float32)
+            decided, = self.session.run(["act"], inputs)
             self.queue = list(decided[0])
         return self.queue.pop(0)
 

@@ -169,9 +169,9 @@ Limit = Annotated[float, AllowInfNan(True)]
 class Export(Command):
     """Write one decision of a trained planner or policy as a program that runs without gentraj.
 
-    The inputs of the program are the observation, the goal (if the run is conditioned on one) and standard normal
-    noise; the output is the actions until the next decision. A planner decides by its settings in RUN/config.json,
-    under `planner`, which may be edited if the line with `sha256`, the hash of the file, is removed.
+    The inputs of the program are the observation, the goal (if the run is conditioned on one) and standard normal noise
+    (if it decides by some); the output is the actions until the next decision. A planner decides by its settings in
+    RUN/config.json, under `planner`, which may be edited if the line with `sha256`, the hash of the file, is removed.
 
     Examples: gentraj export runs/fql --out fql.onnx
               gentraj export runs/demo --batch 8 --out demo.pt2

@@ -32,6 +32,7 @@ from gentraj.runs.show.export import (
     examples,
     export_decision,
     export_run,
+    inputs_of,
     noise_of,
     signature,
     to_onnx,
@@ -51,8 +52,9 @@ def answers(run: runs.Run, program: Any, batch: int) -> tuple[Tensor, Tensor, Te
     acted = agent.act(*given.values())
     noise = noise_of(agent.decide, *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(to_onnx(program))
-    of_onnx, = session.run(["act"], {key: x.numpy() for key, x in (given | {"noise": noise}).items()})
-    of_pt2 = torch.export.load(io.BytesIO(to_pt2(program))).module()(*given.values(), noise)
+    inputs = [*given.values(), *noise]
+    of_onnx, = session.run(["act"], {name: x.numpy() for name, x in zip(inputs_of(program), inputs, strict=True)})
+    of_pt2 = torch.export.load(io.BytesIO(to_pt2(program))).module()(*inputs)
     assert of_onnx.shape == tuple(of_pt2.shape)
     return acted, torch.from_numpy(of_onnx[:, 0]), of_pt2[:, 0]
 
@@ -81,8 +83,7 @@ def test_a_student_that_acts_by_the_mode_of_its_mixture_is_an_onnx_file() -> Non
     obs, bound = torch.randn(20, 3, generator=generator(0)), np.ones(2, np.float32)
     agent = StudentActor(Student(StudentConfig(width=8, depth=1), scales), -bound, bound)
     file = to_onnx(export_decision(agent.decide, obs, batch=4))
-    given = {"obs": obs[4:8].numpy(), "noise": np.zeros(0, np.float32)}
-    act_BEA, = onnxruntime.InferenceSession(file).run(["act"], given)
+    act_BEA, = onnxruntime.InferenceSession(file).run(["act"], {"obs": obs[4:8].numpy()})
     torch.testing.assert_close(torch.from_numpy(act_BEA[:, 0]), agent.act(obs[4:8]), **CLOSE)
 
 
@@ -151,10 +152,10 @@ def test_recorded_noise_is_the_same_as_an_input_of_other_rows_whatever_is_derive
     first = drawn(RecordedNoise([1, 2], kept))
     assert torch.equal(first[0], RowNoise([1, 2]).normal(4, 5))  # keeping changes nothing
     noise_M = torch.cat([part.flatten() for part in kept])
-    assert noise_M.shape == (2 * 4 * 5 + 3 * 2 + 4 + 3,)  # what is scaled by 0 is an input, too
-    assert all(torch.equal(a, b) for a, b in zip(drawn(InputNoise(2, noise_M)), first, strict=True))
+    assert noise_M.shape == (2 * 4 * 5 + 4 + 3,)  # what is scaled by 0 is not drawn
+    assert all(torch.equal(a, b) for a, b in zip(drawn(InputNoise(2, [noise_M])), first, strict=True))
     with pytest.raises(ValueError, match="10 numbers of noise are left; 40 are needed"):
-        drawn(InputNoise(2, torch.zeros(10)))
+        drawn(InputNoise(2, [torch.zeros(10)]))
 
 
 def test_a_chunk_is_exported_whole_as_far_as_it_is_carried_out() -> None:
@@ -162,9 +163,18 @@ def test_a_chunk_is_exported_whole_as_far_as_it_is_carried_out() -> None:
         return (obs_BO + as_noise(seeds, len(obs_BO)).normal(2))[:, None].expand(-1, 4, -1)
 
     program = export_decision(repeats, torch.randn(9, 2), batch=3)
-    noise = noise_of(repeats, torch.zeros(3, 2), seeds=[1, 2, 3])
+    noise, = noise_of(repeats, torch.zeros(3, 2), seeds=[1, 2, 3])
     assert torch.equal(noise.view(3, 2), RowNoise([1, 2, 3]).normal(2))
     assert torch.equal(program.module()(torch.zeros(3, 2), noise), noise.view(3, 1, 2).expand(-1, 4, -1))
+
+
+def test_a_policy_that_acts_by_its_mean_takes_no_noise(hopper_file: Path, tmp_path: Path) -> None:
+    run = runs.train(policy("iql", hopper_file), folder=tmp_path, progress=False)
+    program = export_run(run, batch=2)
+    assert [*inputs_of(program)] == ["obs"] and "noise" not in signature(program)
+    acted, of_onnx, of_pt2 = answers(run, program, 2)
+    torch.testing.assert_close(of_onnx, acted, **CLOSE)
+    torch.testing.assert_close(of_pt2, acted, **CLOSE)
 
 
 def test_what_depends_on_no_input_is_computed_once() -> None:
@@ -178,7 +188,7 @@ def test_what_depends_on_no_input_is_computed_once() -> None:
     program, obs, noise = export_decision(decide, torch.randn(2, 3)), torch.ones(1, 3), torch.zeros(3)
     assert not any("exp" in str(node.target) for node in program.graph.nodes)
     for _ in range(2):
-        torch.testing.assert_close(program.module()(obs, noise), decide(obs, None, InputNoise(1, noise)))
+        torch.testing.assert_close(program.module()(obs, noise), decide(obs, None, InputNoise(1, [noise])))
 
 
 def test_what_depends_on_the_observation_by_a_choice_in_python_is_refused() -> None:

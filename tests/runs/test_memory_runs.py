@@ -38,7 +38,7 @@ def test_an_export_acts_as_the_agent_does_along_an_episode(run: PolicyRun, follo
     for step, obs_O in enumerate(load_episodes(follow)[0].obs[:-1]):
         seen_1W = agent.observations.seen(torch.from_numpy(obs_O[None]))
         noise = noise_of(agent.decide, seen_1W, seeds=[fold(7, step)])
-        torch.testing.assert_close(program(seen_1W, noise)[:, 0], agent.act(torch.from_numpy(obs_O[None])))
+        torch.testing.assert_close(program(seen_1W, *noise)[:, 0], agent.act(torch.from_numpy(obs_O[None])))
 
 
 def test_what_was_played_with_noise_is_what_the_agent_remembered(run: PolicyRun, tmp_path: Path,

@@ -1,5 +1,7 @@
 """Exports a whole decision as a program that runs without gentraj: observation, goal and noise in, actions out.
 
+The goal and the noise are inputs of decisions that take them.
+
 What a decision computes with Python numbers (seeds, checks, the number of steps) is computed once, while the decision
 is traced. The program has only the tensor operations that depend on its inputs, with the sampler unrolled.
 """
@@ -78,7 +80,8 @@ def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: Sam
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:
-    """The program (obs_BO[, goal_BG], noise_M) -> act_BEA for B = `batch` observations, with standard normal noise.
+    """The program (obs_BO[, goal_BG][, noise_M]) -> act_BEA for B = `batch` observations, with standard normal noise,
+    which a decision without noise, such as the mean of a policy, does not take.
 
     `obs_RO` and `goal_RG` are examples: the decision is traced on the first batch of them, and the program is compared
     with `decide` on some batches. Raises ValueError for fewer examples than one batch, and if the program's actions
@@ -91,18 +94,19 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
 
     def run(*inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            return decide(inputs[0], inputs[1] if goal_RG is not None else None, InputNoise(batch, inputs[-1]))
+            goal = inputs[1] if goal_RG is not None else None
+            return decide(inputs[0], goal, InputNoise(batch, inputs[len(known) :]))
 
-    noises = [noise_of(decide, *example, seeds=range(i, i + batch)) for i, example in enumerate(examples)]
-    inputs = (*examples[0], noises[0])
+    inputs, *others = [(*example, *noise_of(decide, *example, seeds=range(i, i + batch)))
+                       for i, example in enumerate(examples)]
     with torch.no_grad():
         traced = _trace(run, inputs)
         traced = _trace(torch.func.functionalize(traced), inputs)  # without in-place operations; gradients are traced
         _fold_constants(traced)
         program = torch.export.export(traced, inputs)
-    for example, noise in zip(examples, noises, strict=True):
-        expected = run(*example, noise)
-        error = (program.module()(*example, noise) - expected).abs().max().item()
+    for example in (inputs, *others):
+        expected = run(*example)
+        error = (program.module()(*example) - expected).abs().max().item()
         if not error <= LARGEST_ERROR * max(1.0, expected.abs().max().item()):
             raise ValueError(f"the exported decision differs by {error:.3g} from the agent's on another observation: "
                              "its operations depend on the observation, as in sampling rejected plans again, and such "
@@ -172,21 +176,17 @@ class RecordedNoise(RowNoise):
         self.drawn.append(super().normal(*shape))
         return self.drawn[-1]
 
-    def scaled(self, scale: float, *shape: int) -> Tensor:
-        """Draws for a scale of 0 too, as the program's input has to hold it."""
-        return scale * self.normal(*shape)
-
     def of(self, seeds: Sequence[int]) -> RecordedNoise:
         return RecordedNoise(seeds, self.drawn)
 
 
 class InputNoise(Noise):
-    """Noise (M,) that is the input of a program, in the order of `RecordedNoise`, together with all that is derived of
-    it. Raises ValueError where it does not suffice."""
+    """Noise (M,), if there is any, that is the input of a program, in the order of `RecordedNoise`, together with all
+    that is derived of it. Raises ValueError where it does not suffice."""
 
-    def __init__(self, rows: int, noise_M: Tensor):
+    def __init__(self, rows: int, noise: Sequence[Tensor]):
         super().__init__(rows)
-        self.left = [noise_M]  # what is not drawn so far; in a list, as all that is derived of it draws from it too
+        self.left = list(noise) or [torch.zeros(0)]  # not drawn so far; whatever is derived of it draws from it too
 
     def normal(self, *shape: int) -> Tensor:
         number = len(self) * math.prod(shape)
@@ -195,28 +195,29 @@ class InputNoise(Noise):
         noise, self.left[0] = self.left[0][:number], self.left[0][number:]
         return noise.view(len(self), *shape)
 
-    def scaled(self, scale: float, *shape: int) -> Tensor:
-        return scale * self.normal(*shape)
 
-
-def noise_of(decide: Decide, obs_BO: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int]) -> Tensor:
-    """(M,) the noise that a decision samples from these seeds, as input of the exported program."""
+def noise_of(decide: Decide, obs_BO: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int]) -> list[Tensor]:
+    """The noise (M,) that a decision samples from these seeds, as input of the exported program; nothing, if it samples
+    none."""
     drawn = list[Tensor]()
     with torch.no_grad():
         decide(obs_BO, goal_BG, RecordedNoise(seeds, drawn))
-    return torch.cat([torch.zeros(0), *(part.flatten() for part in drawn)])
+    return [torch.cat([part.flatten() for part in drawn])] if drawn else []
 
 
-def names(program: ExportedProgram) -> list[str]:
-    """The names of the program's inputs."""
-    return ["obs", "goal", "noise"] if len(program.graph_signature.user_inputs) == 3 else ["obs", "noise"]
+def inputs_of(program: ExportedProgram) -> dict[str, Tensor]:
+    """Examples of the program's inputs, by their names."""
+    examples, _ = program.example_inputs or ((), {})
+    rows = iter(("obs", "goal"))
+    return {next(rows) if x.dim() == 2 else "noise": x for x in examples}
 
 
 def signature(program: ExportedProgram) -> str:
     """The inputs of the program and their shapes, in words."""
-    inputs, _ = program.example_inputs or ((), {})
-    shapes = (f"{name} {tuple(x.shape)}" for name, x in zip(names(program), inputs, strict=True))
-    return f"takes {', '.join(shapes)}, float32, the noise standard normal; gives the actions"
+    inputs = inputs_of(program)
+    shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
+    noise = ", the noise standard normal" if "noise" in inputs else ""
+    return f"takes {shapes}, float32{noise}; gives the actions"
 
 
 def input_ranges(run: Run) -> JsonObject:
@@ -240,7 +241,7 @@ def require_onnx() -> None:
 
 
 def to_onnx(program: ExportedProgram, ranges: JsonObject = NOTHING) -> bytes:
-    """The program as an ONNX file of float32 inputs `obs`, `goal` (if it has one), `noise` and the output `act`.
+    """The program as an ONNX file of float32 inputs `obs`, `goal` and `noise` (if it takes them) and the output `act`.
 
     Its metadata have the `ranges` (`input_ranges`) as JSON. Raises ImportError if onnx or onnxscript is not installed.
     """
@@ -248,7 +249,8 @@ def to_onnx(program: ExportedProgram, ranges: JsonObject = NOTHING) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of optional packages
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):  # of its own deprecated calls
-        onnx = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)
+        onnx = torch.onnx.export(program, dynamo=True, input_names=[*inputs_of(program)],
+                                  output_names=["act"], verbose=False)
     model = onnx.model_proto  # pyright: ignore[reportOptionalMemberAccess]
     model.metadata_props.add(key=RANGES, value=json.dumps(ranges))
     return model.SerializeToString()
