@@ -69,8 +69,8 @@ COMMANDS = {
 """The class of each command, MODULE:CLASS of this package; its module is imported when the command runs."""
 
 
-SAME = ("arrival", "context", "dataset", "goal", "held_out", "history", "horizon", "joint", "num", "out",
-        "past_actions", "resume", "start", "stride", "video")
+SAME = ("arrival", "by", "context", "dataset", "goal", "held_out", "history", "horizon", "joint", "method", "num",
+        "out", "past_actions", "resume", "rounds", "start", "stride", "video")
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in SAME} | {
     "env": "--env-id", "max_episode_steps": "--env-kwargs max_episode_steps=", "path": "--out",
     "training.eval_every": "--eval-every", "training.steps": "--steps"}

@@ -210,7 +210,7 @@ def test_a_student_that_ends_every_episode_early_is_taught_in_shorter_turns(teac
     distill(teacher, CONFIG, tmp_path / "two", env_id="tests/FallsInTwo-v0", progress=False)
     assert "shorter turns are played" in capsys.readouterr().err
     assert load_episodes(tmp_path / "two" / "decisions-1.npz").lengths.tolist() == [1] * 6
-    with pytest.raises(ValueError, match=r"round 1: all episodes end after one step, .* \(--rounds 0\)"):
+    with pytest.raises(ValueError, match=r"round 1: all episodes end after one step, .* rounds=0"):
         distill(teacher, CONFIG, tmp_path / "one", env_id="tests/FallsInOne-v0", progress=False)
 
 

@@ -132,7 +132,7 @@ def deciding(run: Run, measures: set[str], by: str | None, left_out: Mapping[str
     if by is not None:
         if by not in known:
             reasons = f" ({why})" if why else ""
-            raise ValueError(f"--by is {by}; what was measured is {', '.join(known) or 'nothing'}{reasons}")
+            raise ValueError(f"by= is {by}; what was measured is {', '.join(known) or 'nothing'}{reasons}")
         return by
     for name in (ACTION_ERROR, IMAGINED, f"{run.MAIN}/loss"):
         if name in measures:

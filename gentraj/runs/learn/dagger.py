@@ -96,9 +96,9 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
     of_teacher = {"kind": teacher.summary, "step": teacher.step, "dataset_hash": teacher.dataset_hash}
     what = {"teacher": of_teacher, "env": factory.spec_json} | to_json(config)
     if not resume and path.exists():
-        raise ValueError(f"{folder} holds a distillation already; continue it with --resume, or give another folder")
+        raise ValueError(f"{folder} holds a distillation already; continue it with resume=True, or give another folder")
     if resume and not path.exists():
-        raise NothingSaved(f"{folder}: nothing distilled yet; leave --resume out")
+        raise NothingSaved(f"{folder}: nothing distilled yet; leave resume= out")
     if resume:
         check_same(read_json(path), what, str(folder))
     write_json(path, what)
@@ -157,7 +157,7 @@ def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: 
         length //= 2
         say(f"round {number}: the student ended all episodes before its teacher's turn; shorter turns are played")
     raise ValueError(f"round {number}: all episodes end after one step, in which the student acts, so its teacher "
-                     "never does; distil without further rounds (--rounds 0)")
+                     "never does; distil without further rounds, rounds=0")
 
 
 def _recorded_agent(teacher: Run, space: Box) -> Agent:

@@ -121,7 +121,7 @@ def student_settings(teacher: Run, config: FewStepRunConfig) -> RunConfig:
                          "planner or a policy")
     if isinstance(own, PolicyRunConfig) and own.policy.critic is not None:
         raise ValueError(f"{teacher.description}, which acts by its critic too, and a student of few steps replaces "
-                         "its model only; take --method decision")
+                         "its model only; take method=decision")
     if generator.prediction in NEEDS_SIGNAL:
         raise ValueError(f"{teacher.description} that predicts {generator.prediction}, which hardly determines x0 "
                          "where a student starts; train a run with the prediction x0 or v")
