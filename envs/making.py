@@ -117,15 +117,18 @@ def import_for_all(module: str) -> None:
     os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), module]))
 
 
-def imported(env: str) -> str:
-    """The environment's id, after the module of MODULE:ID has been imported for all processes, as Gymnasium does.
+def imported(env: str | EnvironmentFactory) -> str:
+    """The environment's id, after the module of MODULE:ID has been imported for all processes, as Gymnasium does; the
+    EnvSpec of a factory, with its arguments and its time limit.
 
-    Only whoever calls this function names modules; data never do. Raises ValueError for anything but a text, and what
-    `import_named` raises.
+    Only whoever calls this function names modules; data never do. Raises ValueError for anything else, and what
+    `import_named` and `EnvironmentFactory.spec_json` raise.
     """
+    if isinstance(env, EnvironmentFactory):
+        return env.spec_json
     if not isinstance(env, str):
-        raise ValueError(f"the environment is {reprlib.repr(env)}; its id is expected, such as 'Hopper-v5', as several "
-                         "environments are made")
+        raise ValueError(f"the environment is {reprlib.repr(env)}; its id is expected, such as 'Hopper-v5', or what "
+                         "`environment_factory` returns, as several environments are made")
     if ":" not in env or env.lstrip().startswith("{"):
         return env
     module, _, env_id = env.rpartition(":")

@@ -34,6 +34,12 @@ def test_an_agent_of_one_s_own_has_scores_episodes_and_a_table(agent: Any, name:
     assert any(row.startswith("return (mean") and row.split()[-2] == f"{scores['return_mean']:.4g}" for row in rows)
 
 
+def test_the_factory_of_an_environment_stands_for_it_with_its_time_limit() -> None:
+    factory = environment_factory("tests/Follow-v0", max_episode_steps=2)
+    scores = gentraj.evaluate(still, factory, 3, baselines=False, progress=False)
+    assert scores["env_id"] == "tests/Follow-v0" and scores.recorded.lengths.tolist() == [2, 2, 2]
+
+
 def test_a_run_is_scored_as_its_folder_is_and_keeps_its_scores(small_run: Path, tmp_path: Path) -> None:
     run = gentraj.load(small_run)
     options: dict[str, Any] = {"seed": 3, "baselines": False, "progress": False}

@@ -15,7 +15,7 @@ from gentraj.agents.realtime.background import Deadline
 from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
-from gentraj.envs.making import environment_factory, imported
+from gentraj.envs.making import EnvironmentFactory, environment_factory, imported
 from gentraj.envs.rendering import Watch, videos
 
 from ...acceleration import backend_of
@@ -124,7 +124,7 @@ class Scores(dict[str, Any]):
                     yield f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
-def evaluate(what: Run | Path | str | Agent | Any, env: str | None = None, episodes: int = 50, *,
+def evaluate(what: Run | Path | str | Agent | Any, env: str | EnvironmentFactory | None = None, episodes: int = 50, *,
              acting: Acting | None = None, out: Path | str | None = None, video: Path | str | None = None,
              obs_keys: Sequence[str] = (), play: RolloutFn = rollout, progress: bool = True,
              **settings: Any) -> Scores:
@@ -134,10 +134,10 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | None = None, episo
         print(gentraj.evaluate(lambda obs_BO: -obs_BO[:, :1], "Pendulum-v1", 5, seed=3).recorded)
 
     `what` is a run, the folder of one, or any agent that `gentraj.envs.rollout` takes: that of a run, an object of
-    yours with a method `act`, or a function. `env` is a Gymnasium id, MODULE:ID or a task name, by default that of a
-    run's data. `acting` says how a run acts. `settings` are those of `EvaluationConfig`: seed, num_envs,
-    batch_invariant, protocol, baselines, deadline_ms, workers and time_limit. Of dict observations, an agent that is no
-    run sees the parts `obs_keys`.
+    yours with a method `act`, or a function. `env` is a Gymnasium id, MODULE:ID, a task name or the factory of an
+    environment, by default that of a run's data. `acting` says how a run acts. `settings` are those of
+    `EvaluationConfig`: seed, num_envs, batch_invariant, protocol, baselines, deadline_ms, workers and time_limit. Of
+    dict observations, an agent that is no run sees the parts `obs_keys`.
 
     The scores are written to the file `out`; those of a run by default to evaluation.json in its folder, or to a file
     of their own beside it if those there are of more episodes of the same checkpoint. Videos of the first three
@@ -147,7 +147,7 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | None = None, episo
     ValueError for unknown settings, for an agent without an environment, for files that cannot be written, before any
     episode is run, and what `Acting.agent` raises; and `EnvironmentFault` if no episode finishes.
     """
-    env = env and imported(env)
+    env_id = None if env is None else imported(env)
     config = with_settings(EvaluationConfig(), settings | {"episodes": episodes}, "evaluate", also=("env",))
     if isinstance(what, str | Path):
         what = load(what)
@@ -160,10 +160,10 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | None = None, episo
         check_folder(Path(video), "video=")
     with videos(Path(video), FILMED) if video else nullcontext() as watch:
         if isinstance(what, Run):
-            scores = score_run(what, config, env, acting or OWN_ACTING, play=play, watch=watch, progress=progress)
+            scores = score_run(what, config, env_id, acting or OWN_ACTING, play=play, watch=watch, progress=progress)
             path = path or own_file(what, scores)
         else:
-            scores = score_own(what, config, env, acting, obs_keys, play=play, watch=watch, progress=progress)
+            scores = score_own(what, config, env_id, acting, obs_keys, play=play, watch=watch, progress=progress)
     if path is not None:
         write_json(path, scores)
         say(f"scores in {path}" + (f", videos in {video}" if video else ""))

@@ -25,7 +25,7 @@ from gentraj.agents.planning.sampler import PlannerConfig
 from gentraj.agents.policies.policy import Policy, PolicyConfig
 from gentraj.agents.roadmap.far_goals import FarGoals, RoadmapConfig, roadmap_of_tensors
 from gentraj.envs.evaluation.scores import DataReturns
-from gentraj.envs.making import environment_factory
+from gentraj.envs.making import EnvironmentFactory, environment_factory
 
 from ...config import JsonObject, settings
 from ...data import ContextConfig, Episodes, windows_of
@@ -332,9 +332,9 @@ class Run(ABC, Generic[ConfigT]):
                deadline: Deadline | None) -> Agent:
         """The agent that chooses among the actions of a space; see `agent`."""
 
-    def evaluate(self, env: str | None = None, episodes: int = 50, *, acting: runs.Acting | None = None,
-                 out: Path | str | None = None, video: Path | str | None = None, progress: bool = True,
-                 **settings: Any) -> runs.Scores:
+    def evaluate(self, env: str | EnvironmentFactory | None = None, episodes: int = 50, *,
+                 acting: runs.Acting | None = None, out: Path | str | None = None, video: Path | str | None = None,
+                 progress: bool = True, **settings: Any) -> runs.Scores:
         """The scores of its agent, as of `gentraj.evaluate`; they are written to evaluation.json in its folder, or to
         `out`."""
         return runs.evaluate(self, env, episodes, acting=acting, out=out, video=video, progress=progress, **settings)

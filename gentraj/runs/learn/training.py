@@ -16,7 +16,7 @@ from gymnasium.spaces import Box
 from gentraj.agents.policies.steering import SteeredConfig
 from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.evaluation.vector import VectorEnvironment
-from gentraj.envs.making import environment_factory, imported, lost_wrappers, try_making
+from gentraj.envs.making import EnvironmentFactory, environment_factory, imported, lost_wrappers, try_making
 from gentraj.envs.recording.recipes import make_missing
 
 from ...config import JsonObject, to_json, with_settings
@@ -48,7 +48,7 @@ Data = Episodes | Path | str
 
 
 def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, folder: Path | str,
-          env: str | None = None, steps: int | None = None, seed: int | None = None,
+          env: str | EnvironmentFactory | None = None, steps: int | None = None, seed: int | None = None,
           settings: Mapping[str, Any] = NOTHING, resume: bool = False, device: torch.device | str | None = None,
           progress: bool = True, on_row: Callable[[Row], None] | None = None, processes: Processes = SINGLE) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
@@ -59,7 +59,7 @@ def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, f
     `what` is the name of a preset, or settings such as `gentraj.PRESETS["iql"]`. `data` are trained on in the place of
     its own dataset: a name or a path, as of `gentraj train --dataset`, or several, or `Episodes`, which are saved in
     the folder as data.npz. The dataset of a task is recorded first if it is missing. `env` is the environment, where
-    the data name none: a Gymnasium id, a task name or, as in Gymnasium, MODULE:ID, whose module is imported.
+    the data name none: a Gymnasium id, a task name, a factory or, as in Gymnasium, MODULE:ID, whose module is imported.
     `settings` has other values of settings by their dotted keys, which `gentraj train PRESET --print-config` shows;
     `steps` and `seed` are those of the training.
 
