@@ -25,7 +25,7 @@ class Detours:
 
     def __init__(self, far: FarGoals, replan: int, batch: int):
         """`far` leads to the goals. There are `replan` environment steps between two decisions."""
-        self.far, self.spacing = far, far.roadmap.graph.spacing
+        self.far, self.spacing = far, far.roadmap.spacing
         far.expect(batch)
         self.patience = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))  # decisions
         self.place_B = [[math.nan] * len(far.goal_dims)] * batch  # where each robot stays

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,8 +23,9 @@ from gentraj.diffusion.guidance import Constrained
 from gentraj.models.sampling import Guidance, Preference, as_plugins
 from gentraj.trajectory import TrajectorySpec
 
-from .graph import PlaceGraph, Roadmap, Route, Way
-from .moves import Moves
+from .effects import Passages
+from .graph import PlaceGraph, Route, Way
+from .moves import Moves, Ways
 from .walks import Walks
 
 RESTING = 0.2  # share of the steps at rest, from which on passages lead from rest to rest
@@ -31,6 +33,7 @@ WAYS = 256  # to different goals at least, which are remembered
 OBSTACLES = 64  # and obstacles that a user tells, each with the passages that it closes
 K = TypeVar("K")
 V = TypeVar("V")
+Roadmap = Walks | Moves
 
 
 @settings
@@ -42,7 +45,8 @@ class RoadmapConfig:
     for the goal itself once it is nearer. It does not count where the entries of the goal rest most of the time, as
     those of objects do: there the agent heads for the next place where they rest."""
     places: PositiveInt = 2000
-    """Largest number of places. They are at least three environment steps at full speed apart, or one for objects."""
+    """Largest number of places, which are at least three environment steps at full speed apart. It does not count where
+    the entries of the goal rest most of the time."""
 
 
 def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 2000) -> Roadmap:
@@ -55,7 +59,7 @@ def roadmap_of(position_NG: np.ndarray, episode_N: np.ndarray, places: int = 200
     found = Rests.of(position_NG, episode_N)
     is_rest_N = (found.since_N < np.arange(len(position_NG))) & (found.share > RESTING)
     if is_rest_N.any():
-        return Moves.of(position_NG, found, is_rest_N, places)
+        return Moves.of(position_NG, found, is_rest_N)
     return Walks.of(position_NG, episode_N, found, places)
 
 
@@ -66,15 +70,16 @@ def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: 
 
 
 def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap:
-    """The roadmap that `tensors` gave. Raises ValueError where some of them are missing."""
-    missing = {"place", "edge", "steps", "passage", "speed", "spacing", "resting"} - tensors.keys()
-    if missing:
-        raise ValueError(f"{', '.join(sorted(missing))} of the run's roadmap are missing; `gentraj train --resume` "
-                         "writes them anew")
+    """The roadmap that `tensors` gave. Raises ValueError where some of them are missing, or others are there."""
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    graph = PlaceGraph(arrays["place"], arrays["resting"], arrays["edge"], arrays["steps"], arrays["passage"],
-                       float(arrays["speed"]), float(arrays["spacing"]))
-    return Moves(graph) if graph.is_resting_P.any() else Walks(graph)
+    if arrays.keys() == {"before", "after", "moved", "steps", "speed", "scale"}:
+        passages = Passages(arrays["before"], arrays["after"], arrays["moved"], arrays["steps"])
+        return Moves(passages, float(arrays["speed"]), arrays["scale"])
+    if arrays.keys() != {"place", "edge", "steps", "passage", "speed", "spacing"}:
+        raise ValueError(f"the run's roadmap consists of {', '.join(sorted(arrays))}, as those of other versions do; "
+                         "`gentraj train --resume` writes it anew")
+    return Walks(PlaceGraph(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"],
+                            float(arrays["speed"]), float(arrays["spacing"])))
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class FarGoals:
         self.roadmap, self.config = roadmap, config
         self.goal_dims = tuple(goal_dims)
         self.most = WAYS
-        self.ways: dict[tuple[float, ...], Way] = {}
+        self.ways: dict[tuple[float, ...], Way | Ways] = {}
         self.told: dict[frozenset[Constraint], FarGoals] = {}
         self._warned: set[tuple[float, ...]] = set()
 
@@ -130,8 +135,10 @@ class FarGoals:
 
     def closed_by(self, *obstacles: Box | Circle | Blocks) -> FarGoals:
         """The same on a roadmap without the passages that cross obstacles, which is not remembered."""
-        closed_E = np.any([self._crossing(each) for each in obstacles], 0)
-        return FarGoals(self.roadmap.without(closed_E), self.config, self.goal_dims)
+        roadmap = self.roadmap
+        for each in obstacles:
+            roadmap = roadmap.avoiding(partial(_is_blocked, each, self.goal_dims))
+        return FarGoals(roadmap, self.config, self.goal_dims)
 
     def aim(self, obs_BO: Tensor, goal_BG: Tensor, detours: Mapping[int, FarGoals] | None = None) -> Waypoints:
         """The places to plan for now, (B, G) each, on the `detours` of some environments as far as these lead to their
@@ -163,16 +170,13 @@ class FarGoals:
             warnings.warn(f"no recorded way leads from {position_G.round(3).tolist()} to the goal "
                           f"{goal_G.round(3).tolist()}; the agent goes straight for it", stacklevel=2)
 
-    def _crossing(self, obstacle: Box | Circle | Blocks) -> np.ndarray:
-        """(E,) whether an obstacle closes each passage."""
-        entries = [self.goal_dims.index(dim) for dim in obstacle.dims]
 
-        def is_blocked(position_MG: np.ndarray) -> np.ndarray:
-            vectors_1Md = torch.as_tensor(position_MG[None, :, entries]).double()
-            spec = TrajectorySpec(len(entries), 0, max(len(position_MG), 2))  # as if they were timesteps
-            return (largest(obstacle.excess(vectors_1Md, spec))[0] > 0).numpy()
-
-        return self.roadmap.graph.crossing(is_blocked)
+def _is_blocked(obstacle: Box | Circle | Blocks, goal_dims: tuple[int, ...], position_MG: np.ndarray) -> np.ndarray:
+    """(M,) whether an obstacle holds each position."""
+    entries = [goal_dims.index(dim) for dim in obstacle.dims]
+    vectors_1Md = torch.as_tensor(position_MG[None, :, entries]).double()
+    spec = TrajectorySpec(len(entries), 0, max(len(position_MG), 2))  # as if they were timesteps
+    return (largest(obstacle.excess(vectors_1Md, spec))[0] > 0).numpy()
 
 
 def _kept(known: dict[K, V], key: K, most: int, find: Callable[[], V]) -> V:

@@ -5,7 +5,7 @@ another where an episode went from the one to the other, and its weight is the f
 to a goal then joins pieces of many episodes, so it may be longer than any of them (search on the replay buffer,
 Eysenbach et al. 2019, arXiv 1906.05253; here over recorded passages instead of a learned distance).
 
-Two kinds of roadmaps lie on it: `Walks` of what moves most of the time, and `Moves` of what rests, as objects do.
+The roadmap of what moves most of the time lies on it, `Walks`; that of what rests, as objects do, is `Moves`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -42,8 +43,6 @@ class Way:
     """Environment steps from each place to the goal; infinite where no way leads there."""
     next_P: np.ndarray
     """The place after each place, on its way to the goal; the place itself where the goal is the next."""
-    is_held_PG: np.ndarray
-    """The entries that stay as they are from each place straight to the goal; none in a roadmap of walks."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,6 @@ class PlaceGraph:
 
     place_PG: np.ndarray
     """Places, in the entries of a goal."""
-    is_resting_P: np.ndarray
-    """Whether recorded positions rested in each place, if positions rest most of the time; else all are false."""
     edge_E2: np.ndarray
     """The places that each passage leads from and to."""
     steps_E: np.ndarray
@@ -85,8 +82,7 @@ class PlaceGraph:
         chosen, spacing = spread(position_NG[some] * scales(position_NG), spacing, places)
         place_PG = position_NG[some[chosen]]
         passage_EWG = np.zeros((0, WAYPOINTS, place_PG.shape[1]), np.float32)
-        return cls(place_PG, np.zeros(len(place_PG), bool), np.zeros((0, 2), int), np.zeros(0, np.float32), passage_EWG,
-                   speed, spacing)
+        return cls(place_PG, np.zeros((0, 2), int), np.zeros(0, np.float32), passage_EWG, speed, spacing)
 
     def place_of(self, position_NG: np.ndarray) -> np.ndarray:
         """(N,) the place that is nearest to each position."""
@@ -133,24 +129,15 @@ class PlaceGraph:
     def _place_GP(self) -> np.ndarray:
         return np.ascontiguousarray((self.place_PG * self.scale_G).T)
 
-    @cached_property
-    def _key_E(self) -> np.ndarray:
-        return self.edge_E2 @ (len(self.place_PG), 1)
-
-    def shortest(self, goal_G: np.ndarray, last_P: np.ndarray, is_held_PG: np.ndarray) -> Way:
-        """The shortest ways to a goal, with the steps from each place straight to it, infinite where it is not near,
-        and the entries that stay as they are on that stretch."""
+    def shortest(self, goal_G: np.ndarray, last_P: np.ndarray) -> Way:
+        """The shortest ways to a goal, with the steps from each place straight to it, infinite where it is not near."""
         P = len(self.place_PG)
         ends = np.flatnonzero(np.isfinite(last_P))
         start_E, end_E = np.concatenate([self.edge_E2, np.stack([ends, np.full(len(ends), P)], 1)]).T
         backwards = csr_array((np.concatenate([self.steps_E, last_P[ends]]), (end_E, start_E)), shape=(P + 1, P + 1))
         steps, previous = dijkstra(backwards, indices=P, return_predecessors=True)
         next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
-        return Way(np.asarray(goal_G), steps[:P], next_P, is_held_PG)
-
-    def passage(self, first: int, last: int) -> int:
-        """The number of the passage that leads from one place to the other."""
-        return int(np.searchsorted(self._key_E, first * len(self.place_PG) + last))
+        return Way(np.asarray(goal_G), steps[:P], next_P)
 
     def straight(self, position_G: np.ndarray, reach: float) -> np.ndarray:
         """(P,) the environment steps that the straight line between a position and each of its places takes at full
@@ -161,8 +148,7 @@ class PlaceGraph:
         """
         scaled_G = np.asarray(position_G) * self.scale_G
         distance_P = np.sqrt(np.square(self._place_GP - scaled_G[:, None]).sum(0))
-        is_alike_P = self.is_resting_P == self.is_resting_P[distance_P.argmin()]
-        is_near_P = is_alike_P & (distance_P <= REACH * self.spacing)
+        is_near_P = distance_P <= REACH * self.spacing
         if not (is_near_P & self.is_core_P).any():
             nearest = np.where(self.is_core_P, distance_P, np.inf).argmin()
             is_near_P[nearest] |= distance_P[nearest] <= reach
@@ -222,16 +208,29 @@ class Roadmap(ABC):
         straight_P = self.graph.straight(goal_G, FAR_REACH * self.graph.spacing)
         return np.maximum(straight_P, 1e-3).astype(np.float64)
 
-    def without(self, closed_E: np.ndarray) -> Roadmap:
+    def avoiding(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """The roadmap without the passages that cross what is blocked, as `crossing` says."""
+        return self.without(self.graph.crossing(is_blocked))
+
+    def without(self, closed_E: np.ndarray) -> Self:
         """The roadmap without these passages."""
         return replace(self, graph=self.graph.without(closed_E))
+
+    @property
+    def spacing(self) -> float:
+        """The distance within which every recorded position has a place."""
+        return self.graph.spacing
+
+    @property
+    def core_PG(self) -> np.ndarray:
+        """The places from which ways lead to each other, as goals."""
+        return self.graph.core_PG
 
     def tensors(self) -> dict[str, Tensor]:
         """All that it consists of, to be saved."""
         graph = self.graph
         arrays = {"place": graph.place_PG, "edge": graph.edge_E2, "steps": graph.steps_E, "passage": graph.passage_EWG,
-                  "speed": np.float64(graph.speed), "spacing": np.float64(graph.spacing),
-                  "resting": graph.is_resting_P}
+                  "speed": np.float64(graph.speed), "spacing": np.float64(graph.spacing)}
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 

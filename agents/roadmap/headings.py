@@ -17,8 +17,9 @@ class Headings:
     def __init__(self, far: FarGoals, batch: int):
         self.far = far
         far.expect(batch)
-        self.scale_G = torch.from_numpy(far.roadmap.graph.scale_G)
+        self.scale_G = torch.from_numpy(far.roadmap.scale_G)
         self.last_3BG = torch.full((3, batch, len(far.goal_dims)), torch.nan)  # positions, goals and places to head for
+        self.left_B = torch.full((batch,), torch.inf)  # environment steps, when the place was chosen
 
     def forget(self, mask_B: Tensor) -> None:
         """Begins new episodes in these environments."""
@@ -29,15 +30,18 @@ class Headings:
         return later_NO, self.aim(which_B, present_NO, goal_NG)  # the same place until it is there
 
     def aim(self, which_B: Tensor, obs_NO: Tensor, goal_NG: Tensor) -> Waypoints:
-        """The places to go to now in these N environments."""
-        aims = self.far.aim(obs_NO, goal_NG)
-        speed = self.far.roadmap.graph.speed
-        position_NG, place_NG = obs_NO[:, self.far.goal_dims].cpu(), aims.place_BG.cpu()
-        was_NG, before_NG = self.last_3BG[:2, which_B]
-        kept_NG = self.last_3BG[2, which_B]
+        """The places to go to now in these N environments. Ways are only searched where an agent may turn."""
+        speed, given_NG = self.far.roadmap.speed, goal_NG.cpu()
+        position_NG = obs_NO[:, self.far.goal_dims].cpu()
+        was_NG, before_NG, place_NG = self.last_3BG[:, which_B]
+        left_N = self.left_B[which_B]
         moves_N = ((position_NG - was_NG) * self.scale_G).norm(dim=1) > SLOW * speed  # false for NaN, after `forget`
-        is_there_N = ((position_NG - kept_NG) * self.scale_G).norm(dim=1) <= speed
-        keeps_N = moves_N & ~is_there_N & (goal_NG.cpu() == before_NG).all(1)
-        place_NG = torch.where(keeps_N[:, None], kept_NG, place_NG)
-        self.last_3BG[:, which_B] = torch.stack([position_NG, goal_NG.cpu(), place_NG])
-        return Waypoints(place_NG.to(aims.place_BG), aims.left_B)
+        is_there_N = ((position_NG - place_NG) * self.scale_G).norm(dim=1) <= speed
+        turns_N = ~moves_N | is_there_N | (given_NG != before_NG).any(1)
+        if turns_N.any():
+            turns = turns_N.to(obs_NO.device)
+            aims = self.far.aim(obs_NO[turns], goal_NG[turns])
+            place_NG[turns_N], left_N[turns_N] = aims.place_BG.to(place_NG), aims.left_B.to(left_N)
+        self.last_3BG[:, which_B] = torch.stack([position_NG, given_NG, place_NG])
+        self.left_B[which_B] = left_N
+        return Waypoints(place_NG.to(goal_NG), left_N.to(goal_NG))

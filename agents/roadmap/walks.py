@@ -33,7 +33,7 @@ class Walks(Roadmap):
         return FAR_REACH * self.graph.spacing
 
     def way(self, goal_G: np.ndarray) -> Way:
-        return self.graph.shortest(goal_G, self.last(goal_G), np.zeros(self.graph.place_PG.shape, bool))
+        return self.graph.shortest(goal_G, self.last(goal_G))
 
     def along(self, way: Way, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
         """The way to the first place that lies `steps` environment steps along it, or to the goal if it is nearer."""

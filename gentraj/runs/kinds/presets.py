@@ -113,7 +113,7 @@ GOAL_POLICIES: dict[str, tuple[str, PolicyRunConfig]] = {
                     "the data gives on the way to a far goal",
                     replace(HINDSIGHT, policy=BCConfig(WIDE, chunk=8, execute=4),
                             context=GoalContext(goals=HindsightConfig(at_rest=True, actor_steps=1.0)),
-                            roadmap=RoadmapConfig(places=5000), training=TrainingConfig(steps=10_000))),
+                            roadmap=RoadmapConfig(), training=TrainingConfig(steps=10_000))),
     "cfgrl": ("behaviour cloning by a diffusion model, guided towards goals in hindsight",
               replace(HINDSIGHT, policy=BCConfig(context_dropout=0.1, guidance=2.0))),
     "gciql": ("IQL towards goals in hindsight", replace(HINDSIGHT, policy=IQLConfig(expectile=0.9))),

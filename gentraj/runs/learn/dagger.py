@@ -181,7 +181,7 @@ def _goals(teacher: Run, factory: EnvironmentFactory, number: int, seed: int) ->
     """(N, G) the goals of so many other episodes, or so many places of the roadmap if there is one; None in an
     environment without goals."""
     if teacher.roadmap is not None:
-        place_PG = roadmap_of_tensors(teacher.kept).graph.core_PG
+        place_PG = roadmap_of_tensors(teacher.kept).core_PG
         return torch.as_tensor(place_PG[np.random.default_rng(seed).integers(len(place_PG), size=number)])
     envs, goals = VectorEnvironment(factory, 1, teacher.data.obs_keys), []
     for episode in range(number if envs.has_goal else 0):
