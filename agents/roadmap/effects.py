@@ -19,6 +19,7 @@ from scipy.spatial import KDTree
 from gentraj.data.rests import FLIP, Rests
 
 MOVED = 0.1  # speeds by which an entry changes at least in a passage that moves it
+JITTER = 8.0  # standard deviations of its noise, or more, that it changes in one
 TOGETHER = 0.9  # the share of the passages that move one entry in which another one of its object moves, too
 FEWEST = 3  # recordings of an effect
 RARE = 0.02  # as many recordings as the most frequent effect has, below which they count as accidents
@@ -54,7 +55,8 @@ class Passages:
             cuts = np.stack([begin_M, end_M], 1).reshape(-1)
             high_MG = np.maximum(np.maximum.reduceat(position_NG, cuts)[::2], after_MG)
             range_MG = high_MG - np.minimum(np.minimum.reduceat(position_NG, cuts)[::2], after_MG)
-        moved_MG = np.where(found.scale_G == FLIP, before_MG != after_MG, range_MG > MOVED * found.speed)
+        least_G = np.maximum(MOVED * found.speed, JITTER * found.noise_G)
+        moved_MG = np.where(found.scale_G == FLIP, before_MG != after_MG, range_MG > least_G)
         return cls(before_MG, after_MG, moved_MG, end_M - begin_M)
 
 

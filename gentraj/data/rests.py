@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -12,6 +14,11 @@ SPEED_QUANTILE = 0.9
 STILL = 1e-4  # of the longest way in PACE_STEPS: what goes less, does not move
 SLOW = 0.01  # of the speed: who moves less in a step, rests
 REST_STEPS = 3  # at least, of a rest
+QUIET = 0.2  # share of the steps in which entries rest at least: their differences show the noise
+GROWN = 2.0  # times by which differences are larger over `PACE_STEPS`, at least, where entries move
+NOISY = 0.1  # of the speed: where noise looks like this much, means over more steps are compared
+WINDOWS = (1, 2, 3, 5, 8, 12)  # steps of these means
+DEVIATIONS = 4  # of the noise, which nothing at rest goes beyond
 
 
 def scales(position_NG: np.ndarray) -> np.ndarray:
@@ -30,6 +37,8 @@ class Rests:
     speed: float
     """Distance in one step, as a mean over a few steps, that 90 % of the recorded steps stay below in which the
     position moves; 1 where there are only switches."""
+    noise_G: np.ndarray
+    """The standard deviation of the noise of each entry at rest, or up to twice as much; 0 for switches."""
     since_N: np.ndarray
     """The row in which the rest began that each row belongs to; the row itself where the position moves."""
     next_N: np.ndarray
@@ -49,8 +58,10 @@ class Rests:
         scaled_NG = position_NG * scale_G
         row_N = np.arange(N)
         begins_N = np.concatenate([[True], episode_N[1:] != episode_N[:-1]])
+        noise_G = np.where(scale_G == 1, noise_of(position_NG, episode_N), 0.0)
         moves_N = begins_N.copy()
-        moves_N[1:] |= np.linalg.norm(np.diff(scaled_NG, axis=0), axis=1) >= SLOW * speed
+        moves_N[1:] |= (np.diff(position_NG[:, scale_G == FLIP], axis=0) != 0).any(1)
+        moves_N |= _moves(position_NG[:, scale_G == 1].astype(np.float64), begins_N, speed, noise_G)
         since_N = np.maximum.accumulate(np.where(moves_N, row_N, 0))
         start = np.flatnonzero(moves_N)
         start = start[np.diff(np.append(start, N)) >= REST_STEPS]
@@ -59,7 +70,7 @@ class Rests:
         start = np.append(start, N)
         next_N = start[np.searchsorted(start, row_N, side="right")]
         episode_M = np.append(episode_N, episode_N[-1] + 1)
-        return cls(scale_G, speed, since_N, np.where(episode_M[next_N] == episode_N, next_N, N))
+        return cls(scale_G, speed, noise_G, since_N, np.where(episode_M[next_N] == episode_N, next_N, N))
 
     @property
     def share(self) -> float:
@@ -76,3 +87,33 @@ def speed_of(position_NG: np.ndarray, episode_N: np.ndarray) -> float:
     moved_M = np.linalg.norm(moved_MG, axis=1)
     moved_M = moved_M[moved_M > STILL * moved_M.max(initial=0.0)]
     return float(np.quantile(moved_M, SPEED_QUANTILE)) / span if len(moved_M) else 0.0
+
+
+def noise_of(position_NG: np.ndarray, episode_N: np.ndarray) -> np.ndarray:
+    """(G,) the standard deviation of noise of entries at rest, by the smallest `QUIET` of their differences from step
+    to step; up to twice as much if they rest half of the time, and 0 where differences grow with time: they move."""
+    differences = []
+    for span in (1, PACE_STEPS):
+        apart_NG = np.abs(position_NG[span:] - position_NG[:-span])[episode_N[span:] == episode_N[:-span]]
+        if not len(apart_NG):
+            return np.zeros(position_NG.shape[1])
+        differences.append(np.quantile(apart_NG, QUIET, axis=0))
+    at_once_G, later_G = differences
+    noise_G = at_once_G / (math.sqrt(2) * NormalDist().inv_cdf((1 + QUIET) / 2))
+    return np.where(later_G <= GROWN * at_once_G, noise_G, 0.0)
+
+
+def _moves(position_NG: np.ndarray, begins_N: np.ndarray, speed: float, noise_G: np.ndarray) -> np.ndarray:
+    """(N,) whether each position is elsewhere than the one before: by means over as many steps as noise requires."""
+    for window in WINDOWS:
+        noise = DEVIATIONS * math.sqrt(2 * np.square(noise_G).sum() / window) / window
+        if noise <= NOISY * speed:
+            break
+    row_N, N = np.arange(len(begins_N)), len(begins_N)
+    first_N = np.maximum.accumulate(np.where(begins_N, row_N, 0))
+    last_N = np.append(np.flatnonzero(begins_N)[1:], N)[np.cumsum(begins_N) - 1]
+    total_MG = np.concatenate([np.zeros_like(position_NG[:1]), np.cumsum(position_NG, 0)])
+    before_N, after_N = np.maximum(row_N - window, first_N), np.minimum(row_N + window, last_N)
+    mean_before_NG = (total_MG[row_N] - total_MG[before_N]) / np.maximum(row_N - before_N, 1)[:, None]
+    mean_after_NG = (total_MG[after_N] - total_MG[row_N]) / (after_N - row_N)[:, None]
+    return (np.linalg.norm(mean_after_NG - mean_before_NG, axis=1) / window >= max(SLOW * speed, noise)) & ~begins_N

@@ -59,3 +59,23 @@ def test_a_constant_entry_is_no_switch_and_the_speed_is_that_of_what_moves():
 def test_nothing_that_moves_is_refused():
     with pytest.raises(ValueError, match="do not change"):
         rests(np.ones((20, 2)))
+
+
+def test_noise_hides_no_rests_and_moves_them_by_a_few_steps():
+    """Noise of a tenth of the speed, as of a millimetre where an object is moved by a centimetre in a step."""
+    rng = np.random.default_rng(0)
+    clean_N1 = pushed(*rng.uniform(0, 20, 60) + 30 * (np.arange(60) % 2), moving=20, resting=30)
+    clean_N3 = np.concatenate([clean_N1, clean_N1[:, :1] * 0.7, np.zeros_like(clean_N1)], 1)
+    clean = rests(clean_N3)
+    noisy = rests(clean_N3 + 0.1 * clean.speed * rng.normal(size=clean_N3.shape))
+    assert (noisy.noise_G >= 0.09 * clean.speed).all() and (noisy.noise_G <= 0.25 * clean.speed).all()
+    begins, found = np.unique(clean.next_N), np.unique(noisy.next_N)
+    assert len(found) == len(begins)
+    assert np.abs(found - begins).max() <= 6
+
+
+def test_what_never_rests_has_no_noise_that_would_hide_its_motion():
+    rng = np.random.default_rng(0)
+    walk_N2 = np.cumsum(rng.uniform(-1, 1, (3000, 2)), 0)
+    found = rests(walk_N2)
+    assert (found.noise_G == 0).all() and found.share < 0.01

@@ -94,7 +94,7 @@ def test_the_fewest_steps_of_flips_are_those_of_an_enumeration():
     assert [left.left(bits) for bits in range(64)] == pytest.approx([best[bits] for bits in range(64)])
 
 
-def locked(changes: int = 400) -> Moves:
+def locked(changes: int = 400, noise: float = 0.0) -> Moves:
     """A drawer (entry 0) that is shut at 0 and open at 10, a lock (1) that has to be 1 for it, and a lamp (2)."""
     rng, recorded = np.random.default_rng(0), Recorder(0, 0, 0)
     for change in rng.integers(3, size=changes):
@@ -102,6 +102,7 @@ def locked(changes: int = 400) -> Moves:
             recorded.flip(int(change))
         elif recorded.now[1]:
             recorded.move(_0=10 - recorded.now[0] + rng.uniform(-0.01, 0.01))
+    recorded.rows = [row + noise * rng.normal() * np.array([1, 0, 0]) for row in recorded.rows]
     return recorded.roadmap()
 
 
@@ -110,6 +111,11 @@ def test_a_lock_is_opened_for_a_drawer_and_shut_again():
     assert way == [[0, 0, 1], [0, 1, 1], [10, 1, 1], [10, 0, 1]]
     assert arrangements(locked(), [0, 1, 1], [10, 1, 0]) in ([[0, 1, 1], [10, 1, 1], [10, 1, 0]],
                                                             [[0, 1, 1], [0, 1, 0], [10, 1, 0]])
+
+
+def test_noise_at_rest_changes_no_way():
+    way = arrangements(locked(noise=0.03), [0, 0, 1], [10, 0, 1])
+    assert way == [[0, 0, 1], [0, 1, 1], [10, 1, 1], [10, 0, 1]]
 
 
 def shelves(moves: int = 600) -> Moves:
