@@ -15,12 +15,13 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
+from scipy.special import bdtrc
 
 from gentraj.data.rests import FLIP, Rests
 
 MOVED = 0.1  # speeds by which an entry changes at least in a passage that moves it
 JITTER = 8.0  # standard deviations of its noise, or more, that it changes in one
-TOGETHER = 0.9  # the share of the passages that move one entry in which another one of its object moves, too
+TOGETHER = 0.7  # the share of the passages that move one entry in which another one of its object moves, too
 FEWEST = 3  # recordings of an effect
 RARE = 0.02  # as many recordings as the most frequent effect has, below which they count as accidents
 NEAREST = (8, 16, 32, 64)  # recordings that ended, or began, nearest to a place: what they have in common is needed
@@ -69,15 +70,15 @@ class Bounds:
 
     @classmethod
     def common(cls, nearest_KC: np.ndarray, base_BC: np.ndarray, counts: Sequence[int] = NEAREST) -> Bounds:
-        """What the first of some recordings have in common, by their `counts`, and would not by chance: values that so
-        many draws from the base would all have with a probability of at most `CHANCE`."""
+        """What the first of some recordings have in common, by their `counts`, and would not by chance: values that as
+        many of so many draws from the base would have with a probability of at most `CHANCE`."""
         low_C, high_C = np.full(base_BC.shape[1], -np.inf), np.full(base_BC.shape[1], np.inf)
         for k in sorted({min(k, len(nearest_KC)) for k in counts}):
             sorted_kC = np.sort(nearest_KC[:k], 0)
             trimmed = int(TRIMMED * k)
             lowest_C, highest_C = sorted_kC[trimmed], sorted_kC[k - 1 - trimmed]
             share_C = ((base_BC >= lowest_C) & (base_BC <= highest_C)).mean(0)
-            is_common_C = share_C ** (k - 2 * trimmed) <= CHANCE
+            is_common_C = bdtrc(k - 2 * trimmed - 1, k, share_C) <= CHANCE
             beyond_C = UNSEEN * (trimmed + 1) / (k + 1) * (highest_C - lowest_C)  # more recordings would reach farther
             low_C = np.where(is_common_C, lowest_C - beyond_C, low_C)
             high_C = np.where(is_common_C, highest_C + beyond_C, high_C)
@@ -220,7 +221,7 @@ def effects_of(passages: Passages, scale_G: np.ndarray, speed: float) -> tuple[l
 
 
 def objects_of(moved_MG: np.ndarray) -> list[tuple[int, ...]]:
-    """The objects by their entries: those that move together in almost all passages which move one of them."""
+    """The objects by their entries: those that move together in most passages which move one of them."""
     count_GG = moved_MG.T.astype(int) @ moved_MG.astype(int)
     more_GG = np.maximum(np.diag(count_GG)[:, None], np.diag(count_GG))
     _, part_G = connected_components(count_GG > TOGETHER * more_GG)

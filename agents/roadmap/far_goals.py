@@ -72,9 +72,9 @@ def roadmap_of_episodes(episodes: Episodes, goal_dims: tuple[int, ...], config: 
 def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap:
     """The roadmap that `tensors` gave. Raises ValueError where some of them are missing, or others are there."""
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    if arrays.keys() == {"before", "after", "moved", "steps", "speed", "scale"}:
+    if arrays.keys() == {"before", "after", "moved", "steps", "speed", "still", "scale"}:
         passages = Passages(arrays["before"], arrays["after"], arrays["moved"], arrays["steps"])
-        return Moves(passages, float(arrays["speed"]), arrays["scale"])
+        return Moves(passages, float(arrays["speed"]), float(arrays["still"]), arrays["scale"])
     if arrays.keys() != {"place", "edge", "steps", "passage", "speed", "spacing"}:
         raise ValueError(f"the run's roadmap consists of {', '.join(sorted(arrays))}, as those of other versions do; "
                          "`gentraj train --resume` writes it anew")

@@ -109,6 +109,8 @@ class Moves:
 
     passages: Passages
     speed: float
+    still: float
+    """The distance within which two recorded positions are the same at rest."""
     scale_G: np.ndarray
     is_blocked: Callable[[np.ndarray], np.ndarray] | None = None
     """For positions (M, G), whether each is in an obstacle; None without obstacles."""
@@ -116,7 +118,7 @@ class Moves:
     @classmethod
     def of(cls, position_NG: np.ndarray, found: Rests, is_rest_N: np.ndarray) -> Moves:
         """The roadmap of recorded positions, as `roadmap_of` builds it, which finds their rests."""
-        return cls(Passages.of(position_NG, found, is_rest_N), found.speed, found.scale_G)
+        return cls(Passages.of(position_NG, found, is_rest_N), found.speed, found.still, found.scale_G)
 
     @property
     def spacing(self) -> float:
@@ -215,7 +217,8 @@ class Moves:
         """All that it consists of, to be saved."""
         passages = self.passages
         arrays = {"before": passages.before_MG, "after": passages.after_MG, "moved": passages.moved_MG,
-                  "steps": passages.steps_M, "speed": np.float64(self.speed), "scale": self.scale_G}
+                  "steps": passages.steps_M, "speed": np.float64(self.speed), "still": np.float64(self.still),
+                  "scale": self.scale_G}
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
@@ -227,24 +230,33 @@ class Ways:
         self.roadmap, self.goal_G = roadmap, goal_G
         self.margin_G = np.where(roadmap.scale_G == FLIP, 0, roadmap.speed)
         self.begins: dict[tuple[int, bytes], Bounds | None] = {}
-        self.moves: list[Move] = []
-        for effect in roadmap.effects:
-            if not effect.moves_G.any():
-                self.moves.append(Move(effect, goal_G, None, effect.always, None))
-        self.places = [self._spare(list(entries)) for entries in roadmap.objects]
-        joint = self._joint(goal_G, of_begin=False)
-        self.moves += joint
+        self.places: list[list[np.ndarray]] = [[] for _ in roadmap.objects]
+        self.moves = [Move(effect, goal_G, None, effect.always, None)
+                      for effect in roadmap.effects if not effect.moves_G.any()]
+        self.moves += self._joint(goal_G, of_begin=False)
         for number, entries in enumerate(roadmap.objects):
             own = list(entries)
-            needed = [move.begin_G[own] for move in joint if move.begin_G is not None and move.effect.moves_G[own[0]]]
-            for place in [goal_G[own], *self.places[number], *needed]:
-                self._add(number, place)
+            self._add(number, goal_G[own])
+            for move in [move for move in self.moves if move.begin_G is not None and move.effect.moves_G[own[0]]]:
+                self._add(number, move.begin_G[own])
         self._add_needed()
+        self.few = len(self.moves)
+        for number, entries in enumerate(roadmap.objects):
+            for place_W in self._spare(list(entries)):
+                self._add(number, place_W)
 
     def search(self, start_G: np.ndarray) -> Search:
-        """The way from an arrangement that takes the fewest steps, by A*, which tries at most `EXPANDED` others."""
+        """The way from an arrangement that takes the fewest steps, without the spare places if they are not needed. At
+        most `EXPANDED` others are tried with them, and without."""
+        joint = self._joint(start_G, of_begin=True)
+        found = self._search(start_G, self.moves[: self.few] + joint)
+        if found.moves is not None:
+            return found
+        return self._search(start_G, self.moves + joint)
+
+    def _search(self, start_G: np.ndarray, moves: list[Move]) -> Search:
+        """The same with some moves, by A*."""
         roadmap = self.roadmap
-        moves = self.moves + self._joint(start_G, of_begin=True)
         left = roadmap.left(start_G, self.goal_G)
         queue, number = [(left, left, 0, start_G)], itertools.count(1)
         came: dict[bytes, tuple[bytes, Move]] = {}

@@ -73,6 +73,11 @@ class Rests:
         return cls(scale_G, speed, noise_G, since_N, np.where(episode_M[next_N] == episode_N, next_N, N))
 
     @property
+    def still(self) -> float:
+        """The distance within which two recorded positions are the same at rest."""
+        return max(SLOW * self.speed, DEVIATIONS * math.sqrt(2 * np.square(self.noise_G).sum()))
+
+    @property
     def share(self) -> float:
         """The share of the rows in which the position rests."""
         return float((self.since_N != np.arange(len(self.since_N))).mean())

@@ -118,6 +118,18 @@ def test_noise_at_rest_changes_no_way():
     assert way == [[0, 0, 1], [0, 1, 1], [10, 1, 1], [10, 0, 1]]
 
 
+def test_what_is_so_by_chance_is_not_needed():
+    """A box is brought anywhere, and a lamp is flipped, both whenever."""
+    rng, recorded = np.random.default_rng(0), Recorder(0, 0)
+    for change in rng.integers(2, size=600):
+        if change:
+            recorded.flip(1)
+        else:
+            recorded.move(_0=rng.uniform(0, 10))
+    for effect in recorded.roadmap().effects:
+        assert np.isinf([effect.always.low_C, effect.always.high_C]).all()
+
+
 def shelves(moves: int = 600) -> Moves:
     """Two boxes, each in one of the places 0, 10 and 20, where only one has room."""
     rng, recorded = np.random.default_rng(0), Recorder(0, 10)
