@@ -192,6 +192,8 @@ class Batch:
     critics learn from; None means that all are real. `episode_B` numbers the episodes. `goal_BG` are the goals in
     hindsight that rewards and terminations are about, and values are learned for; None without them. `past_BPD` are the
     steps before each window that an agent remembers (`TrajectorySpec.seen`); None if it remembers none.
+    `proposals_B2Y` are actions that a prior proposes, normalised, in the first and in the last state of each window;
+    None if none were drawn.
     """
 
     x_BHD: Tensor
@@ -206,6 +208,7 @@ class Batch:
     episode_B: Tensor | None = None
     goal_BG: Tensor | None = None
     past_BPD: Tensor | None = None
+    proposals_B2Y: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device, which it gets to by one copy."""

@@ -193,7 +193,7 @@ class PolicyConfig:
     model: ClassVar[ModelConfig | None] = None
     """The settings of the generative model of actions: a field of a policy that has one."""
     critic: ClassVar[Any | None] = None
-    """The settings of the value function. A policy that has one can be fine-tuned in its environment."""
+    """The settings of the value function; None for a policy that imitates."""
     candidates: ClassVar[int] = 1
     """The number of samples that a decision is chosen from: a field of a policy that chooses."""
     max_delay: ClassVar[int] = 0

@@ -32,7 +32,7 @@ Datasets:
 
 Training (a RUN is the folder that a training writes):
   gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR continues
-  gentraj finetune RUN --run-dir DIR           continue to train a policy in its environment
+  gentraj finetune RUN --run-dir DIR           make a policy or a planner better by what it plays in its environment
   gentraj steer RUN --run-dir DIR              train an actor over the noise of a frozen policy or planner
   gentraj distill RUN --method M --run-dir DIR train a student that decides much faster than the run
 
@@ -60,7 +60,7 @@ Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl
 COMMANDS = {
     "demo": "demo:Demo", "zoo": "zoo:Zoo", "data list": "data:List", "data inspect": "data:Inspect",
     "data import": "data:Import", "data export": "data:Export", "data make": "data:Make", "train": "train:Train",
-    "finetune": "using:Finetune", "distill": "distill:Distill", "steer": "steer:Steer", "sample": "using:Sample",
+    "finetune": "finetune:Finetune", "distill": "distill:Distill", "steer": "steer:Steer", "sample": "using:Sample",
     "augment": "using:Augment", "evaluate": "evaluate:Evaluate", "judge": "judge:Judge", "choose": "choose:Choose",
     "hub push": "using:Push", "hub pull": "using:Pull", "export": "using:Export", "measure": "using:Measure",
     "studio": "studio:Studio", "report": "using:Report", "compare": "experiments:Compare", "sweep": "experiments:Sweep",

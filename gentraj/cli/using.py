@@ -1,10 +1,9 @@
-"""The commands that use a run: `gentraj sample`, `measure`, `report`, `export`, `hub`, `augment` and `finetune`."""
+"""The commands that use a run: `gentraj sample`, `measure`, `report`, `export`, `hub` and `augment`."""
 
 from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import numpy as np
@@ -13,11 +12,8 @@ import tyro
 from gymnasium.spaces import Box
 from pydantic import AllowInfNan, PositiveInt
 
-from gentraj.envs.evaluation.scoring import bootstrap_interval
-
 from ..acceleration import BackendName, accelerate
 from ..config import JsonObject, settings, write_json
-from ..device import pick_device
 from ..files import check_output
 from ..plots.page import markdown_table
 from ..progress import busy, counted, print_saved, say
@@ -26,13 +22,10 @@ from ..runs.kinds.loading import load
 from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.run import Run
 from ..runs.learn.augmentation import AugmentConfig, augment
-from ..runs.learn.finetuning import FinetuneConfig, finetune, gain
 from ..runs.show.hub import from_pretrained
 from ..runs.show.report import make_report
 from ..runs.show.sampling import Given
-from .environments import imports_again
 from .options import GROUP, CheckpointStep, Command, Device, RunPath, SamplerOptions, load_trained
-from .train import fresh_folder
 
 
 @settings
@@ -279,42 +272,3 @@ class Augment(AugmentConfig, Command):
 
     def __call__(self) -> None:
         print_saved(augment(self))
-
-
-@settings
-class Finetune(Command):
-    """Continue to train a policy in its environment, and write the result as a new run. The policy must have a critic.
-
-    Half of every batch comes from the policy's dataset and half from the episodes that it runs in the environment. A
-    policy that samples chunks of actions explores by its samples, each carried out as far as its `execute` says; other
-    policies add noise to their actions. The checkpoint whose episodes had the highest mean return is the result, which
-    may be the start. The result and the start then play other episodes, without noise, which show what was gained.
-
-    Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned
-              gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
-    """
-
-    run: RunPath
-    """The run folder of a policy whose dataset is still available."""
-    run_dir: Path
-    """Folder that the fine-tuned run is written to."""
-    config: Annotated[FinetuneConfig, GROUP] = field(default_factory=FinetuneConfig)
-    resume: bool = False
-    """Continue an interrupted fine-tuning in --run-dir; the result is the same, bit for bit, as without the
-    interruption."""
-    env_id: str | None = None
-    """The environment, a Gymnasium id or a task name; by default the run's own. Give it again to `gentraj evaluate`."""
-    device: Device = None
-
-    def __call__(self) -> None:
-        folder = self.run_dir if self.resume else fresh_folder(self.run_dir, "--resume")
-        start = load(self.run, device=pick_device(self.device))
-        tuned = finetune(start, self.config, folder, env_id=self.env_id, resume=self.resume)
-        before_E, after_E = gain(start, tuned, self.config, self.env_id)
-        low, high = bootstrap_interval(after_E - before_E)
-        say(f"the run in {folder} is that of update {tuned.step}, whose episodes were the best; in {len(after_E)} "
-            f"others, the mean return is {after_E.mean():.4g}, and {before_E.mean():.4g} before: a gain of "
-            f"{(after_E - before_E).mean():.4g} [{low:.4g}, {high:.4g}]")
-        named = f" --env-id {quote(self.env_id)}" if self.env_id else ""
-        print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -73,12 +73,12 @@ class EnsembleMLP(nn.Module):
         with torch.autocast(x_RI.device.type, enabled=False):
             return self.layers(x_RI.to(self.weight[0].dtype))
 
-    def layers(self, x_RI: Tensor) -> Tensor:
+    def layers(self, x_RI: Tensor, members_M: Tensor | None = None) -> Tensor:
         """(E, R, outputs) of the layers; under autocast the last one is computed in float32 all the same.
 
-        Inputs (E, R, I) are other ones for each member.
+        Inputs (E, R, I) are other ones for each member. With `members_M`, only these members are computed.
         """
-        *hidden, (weight, bias) = zip(self.weight, self.bias, strict=True)
+        *hidden, (weight, bias) = zip(self._of(self.weight, members_M), self._of(self.bias, members_M), strict=True)
         h = x_RI.expand(len(weight), *x_RI.shape[-2:])
         for i, (weight_EIO, bias_E1O) in enumerate(hidden):
             h, width = torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]
@@ -86,12 +86,20 @@ class EnsembleMLP(nn.Module):
                 h = F.layer_norm(h, width)
             h = self.activation(h)
             if self.norm == "after":
-                h = torch.addcmul(self.shift[i], F.layer_norm(h, width), self.scale[i])
+                shift, scale = self._of([self.shift[i], self.scale[i]], members_M)
+                h = torch.addcmul(shift, F.layer_norm(h, width), scale)
         h = h.to(weight.dtype)
         if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
             return (h * weight.mT).sum(-1, keepdim=True) + bias
         with torch.autocast(h.device.type, enabled=False):
             return torch.baddbmm(bias, h, weight)
+
+    @staticmethod
+    def _of(parameters: Iterable[Tensor], members_M: Tensor | None) -> list[Tensor]:
+        """The parameters of some members, or of all."""
+        if members_M is None:
+            return list(parameters)
+        return [parameter.index_select(0, members_M) for parameter in parameters]
 
 
 class ValueEnsemble(EnsembleMLP):
@@ -116,9 +124,9 @@ class ValueEnsemble(EnsembleMLP):
             for last in (self.weight[-1], self.bias[-1]):
                 last.div_(self.unit)
 
-    def forward(self, x_RI: Tensor) -> Tensor:
-        """The values (E, R) of inputs (R, F)."""
-        return self.start + self.unit * self.layers(x_RI)[..., 0]
+    def forward(self, x_RI: Tensor, members_M: Tensor | None = None) -> Tensor:
+        """The values (E, R) of inputs (R, F), or (M, R) those of some members of the ensemble."""
+        return self.start + self.unit * self.layers(x_RI, members_M)[..., 0]
 
 
 @torch.no_grad()

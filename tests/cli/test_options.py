@@ -108,7 +108,7 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("choose run --world-episode 3", "--world-episode is unknown; did you mean '--world-episodes'"),
     ("sample RUN", "missing: --out (The .npz file to write)"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
-    ("finetune x --run-dir y --steps -5", "--steps is -5")])
+    ("finetune x --run-dir y --minutes -5", "--minutes is -5")])
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
     assert gentraj(*words.split()) == 2
     assert capsys.readouterr().err.startswith(f"gentraj: error: {message}")

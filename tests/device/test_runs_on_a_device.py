@@ -18,6 +18,7 @@ from gentraj.agents.planning.plan_critic import PlanCriticConfig
 from gentraj.agents.policies import POLICIES
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
+from gentraj.agents.policies.expo import ExpoConfig
 from gentraj.agents.policies.policy import PolicyConfig
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig
@@ -42,7 +43,7 @@ from gentraj.runs.kinds.world_run import WorldModelRun
 from gentraj.runs.learn.augmentation import AugmentConfig, augment
 from gentraj.runs.learn.dagger import DecisionConfig
 from gentraj.runs.learn.distillation import METHODS, FewStepRunConfig, distill
-from gentraj.runs.learn.finetuning import FinetuneConfig, finetune
+from gentraj.runs.learn.finetuning import finetune
 from gentraj.runs.learn.steering import steer, steered_settings
 from gentraj.runs.show import report
 from gentraj.runs.show.export import export_run
@@ -117,7 +118,8 @@ def test_a_checkpoint_is_chosen_by_held_out_data_and_in_a_world_model(data: dict
 
 
 @pytest.mark.parametrize("config", [
-    StudentConfig(), SteeredConfig(frozen=BCConfig(chunk=4)), BCConfig(max_delay=2, chunk=4)])
+    StudentConfig(), SteeredConfig(frozen=BCConfig(chunk=4)), ExpoConfig(frozen=BCConfig(chunk=4), delay=1),
+    BCConfig(max_delay=2, chunk=4)])
 def test_a_policy_that_is_no_preset_learns_without_a_wait_and_acts(config: PolicyConfig,
                                                                    data: dict[bool, Path]) -> None:
     episodes = load_episodes(dataset_of("", data))
@@ -158,7 +160,8 @@ def test_a_policy_is_fine_tuned_and_distilled_and_a_world_model_imagines_more_da
         config = replace(narrow(PRESETS[name]), dataset=str(follow), held_out=0.2, training=BRIEF)
         train(config, folder=tmp_path / name, device=DEVICE, progress=False)
     run = load(tmp_path / "iql", device=DEVICE)
-    tuned = finetune(run, FinetuneConfig(20, 0.1, 2), tmp_path / "tuned", progress=False)
+    few = {"updates": 0.1, "checks": 2, "policy.critic.width": 8, "policy.edit.width": 8}
+    tuned = finetune(run, folder=tmp_path / "tuned", steps=60, settings=few, device=DEVICE, progress=False)
     student = distill(tuned, DECISION, tmp_path / "student", device=DEVICE, progress=False)
     for made in (student, load(tmp_path / "world-model", device=DEVICE)):
         make_report(made)

@@ -1,7 +1,8 @@
-"""Fine-tuning: half of a batch is of the data and half of what was played; killed and resumed, the same bits."""
+"""Learning online: half of a batch is of the data; checks are episodes of their own; killed and resumed, same bits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,49 +11,45 @@ import following  # noqa: F401 (registers the environment, in the processes that
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
-from small import DATASET, changed, gentraj, killed
-from test_policy_runs import tiny
+from small import changed, gentraj, killed
+from test_policy_runs import act, tiny
 
 from gentraj import runs
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.config import ConfigError
-from gentraj.data import ContextConfig, Episodes, load_episodes, save_npz
-from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
-from gentraj.envs.making import environment_factory
+from gentraj.data import ContextConfig, Episodes, HindsightConfig, load_episodes
+from gentraj.data.windows import GoalContext
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import fold, for_choosing
+from gentraj.runs.kinds.folder import RunFolder
 from gentraj.runs.kinds.policy_run import PolicyRun
-from gentraj.runs.kinds.run import environment_of
-from gentraj.runs.learn import finetuning
-from gentraj.runs.learn.finetuning import COMPARED, PLAYED, FinetuneConfig, Halves, finetune, gain, samples_chunks
-from gentraj.training import TrainingConfig
-from gentraj.training.checkpoint import saved_steps
+from gentraj.runs.learn.finetuning import COMPARED, PLAYED, PROPOSALS, Halves, finetune, finetune_settings, gain, some
+from gentraj.training.checkpoint import saved_step
 from gentraj.trajectory import Agent, TrajectorySpec
 
 
-@pytest.fixture(scope="module")
-def td3bc(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
-    return runs.train(tiny("td3bc", follow), folder=tmp_path_factory.mktemp("td3bc") / "run", progress=False)
-
-
 def flat(value: float, steps: int = 5, number: int = 2) -> Episodes:
-    """Episodes of one observation and one action."""
+    """Episodes of one observation and one action, with two proposals in each state, the number of its row."""
     size, ends = number * steps, np.arange(number * steps) % steps == steps - 1
+    proposals = np.repeat(np.arange(size + number)[:, None], 2, 1)
     return Episodes(np.full((size + number, 2), value), np.full((size, 1), value), np.full(size, value), ~ends & False,
-                    ends, np.full(number, steps))
+                    ends, np.full(number, steps), extras={PROPOSALS: proposals})
 
 
 # -- batches
 
 
+def halves(data: Episodes) -> Halves:
+    return Halves(data, TrajectorySpec(2, 1, 3), ContextConfig())
+
+
 @pytest.mark.parametrize("size", [8, 7])
 def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int) -> None:
-    source = Halves(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig())
+    source = halves(flat(0.0))
     source.add(flat(1.0))
     for step in (0, 3, 14):
         batch = source.batch(step, 7, size)
-        assert batch.x_BHD.shape == (size, 2, 3)
+        assert batch.x_BHD.shape == (size, 3, 3)
         assert batch.reward_BH is not None and batch.terminal_BH is not None and len(batch.terminal_BH) == size
         assert batch.reward_BH[:, 0].tolist() == [0.0] * (size - size // 2) + [1.0] * (size // 2)
         again = source.batch(step, 7, size)
@@ -60,18 +57,25 @@ def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int) -
 
 
 def test_a_batch_is_of_all_rounds_that_were_added() -> None:
-    source = Halves(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig())
+    source = halves(flat(0.0))
     for number in (1, 2, 3):
         source.add(flat(number, steps=3))
         played_B = source.batch(40, 0, 500).x_BHD[250:, 0, 0]
         assert set(played_B.tolist()) == set(range(1, number + 1)) and source.num_steps == 6 * number
 
 
-def test_what_is_played_beside_synthetic_data_is_not_synthetic() -> None:
-    source = Halves(replace(flat(0.0), extras={"imagined": np.ones((12, 1))}), TrajectorySpec(2, 1, 2), ContextConfig())
-    source.add(flat(1.0))
-    synthetic_B = source.batch(0, 7, 8).synthetic_B
-    assert synthetic_B is not None and synthetic_B.tolist() == [True] * 4 + [False] * 4
+def test_proposals_are_those_of_the_first_and_the_last_state_of_a_window() -> None:
+    """An episode of five steps has six states; a window of three timesteps ends two states on, or with the episode."""
+    proposals_B2Y = halves(flat(0.0)).old.gather(np.array([0, 3, 4, 5, 9])).proposals_B2Y
+    assert proposals_B2Y is not None and proposals_B2Y.shape == (5, 2, 2)
+    assert proposals_B2Y[..., 0].tolist() == [[0, 2], [3, 5], [4, 5], [6, 8], [10, 11]]
+
+
+def test_some_of_the_data_are_whole_episodes_that_the_seed_draws() -> None:
+    data = flat(0.0, steps=5, number=20)
+    drawn = [some(data, 23, seed) for seed in (0, 0, 1)]
+    assert [len(each) for each in drawn] == [5, 5, 5] and drawn[0] == drawn[1] != drawn[2]
+    assert some(data, 10**6, 0) == data
 
 
 # -- noise
@@ -117,165 +121,189 @@ def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
 # -- a run
 
 
-CONFIG = FinetuneConfig(steps=40, updates=0.5, episodes=1, seed=1)  # an episode has 10 steps
-
-
-def tuned(run: runs.Run, folder: Path, config: FinetuneConfig = CONFIG, **options: Any) -> runs.Run:
-    return finetune(runs.load(run.folder), config, folder, progress=False, **options)
+SMALL = {"updates": 0.5, "episodes": 1, "checks": 2, "check_every": 20, "policy.batch_size": 8,
+         "policy.critic.width": 8, "policy.critic.members": 3, "policy.edit.width": 8}
+SEED, STEPS = 1, 60  # an episode has 10 steps: the first round 40, the other two 10
+LAST = Path(PLAYED, "00000002.npz")
 
 
 @pytest.fixture(scope="module")
-def fine(td3bc: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+def flow(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    return runs.train(tiny("bc-flow", follow), folder=tmp_path_factory.mktemp("flow") / "run", progress=False)
+
+
+def tuned(run: runs.Run, folder: Path, env: str | None = None, settings: Mapping[str, Any] = SMALL,
+          **options: Any) -> PolicyRun:
+    given: dict[str, Any] = {"steps": STEPS, "seed": SEED} | options
+    return finetune(runs.load(run.folder), env, folder=folder, settings=settings, progress=False, **given)
+
+
+@pytest.fixture(scope="module")
+def fine(flow: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> PolicyRun:
     """To be read; copy it to change it."""
-    return tuned(td3bc, tmp_path_factory.mktemp("fine") / "run")
+    return tuned(flow, tmp_path_factory.mktemp("fine") / "run")
 
 
 def tuned_of(folder: Path, to: Path) -> None:
     tuned(runs.load(folder), to)
 
 
+def weights(run: runs.Run, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in run.main.state_dict().items() if key.startswith(prefix)}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
 @pytest.mark.parametrize("last", ["there", "anew"])
-def test_killed_and_resumed_it_is_the_uninterrupted_run(last: str, td3bc: runs.Run, fine: runs.Run,
+def test_killed_and_resumed_it_is_the_uninterrupted_run(last: str, flow: runs.Run, fine: PolicyRun,
                                                         tmp_path: Path) -> None:
-    """Killed as soon as the last of the four rounds is played, which is then read again or played anew."""
-    assert (fine.config.training.steps, fine.config.training.seed) == (20, CONFIG.seed)
-    round_3, cut = Path(PLAYED, "00000003.npz"), tmp_path / "run"
-    killed(cut / round_3, tuned_of, td3bc.folder, cut)
-    assert sorted((cut / PLAYED).iterdir())[-1] == cut / round_3 and runs.load(cut).step < 20
+    """Killed as soon as the last round is played, which is then read again or played anew."""
+    cut = tmp_path / "run"
+    killed(cut / LAST, tuned_of, flow.folder, cut)
+    assert sorted((cut / PLAYED).iterdir())[-1] == cut / LAST and runs.load(cut).step == 25 < fine.step == 30
     if last == "anew":
-        (cut / round_3).unlink()
-    again = tuned(td3bc, cut, resume=True)
-    assert again.step == fine.step
-    assert load_episodes(cut / round_3) == load_episodes(fine.folder / round_3)
-    weights = runs.load(cut, step=20).main.state_dict()
-    for key, value in runs.load(fine.folder, step=20).main.state_dict().items():
-        assert torch.equal(value, weights[key]), key
+        (cut / LAST).unlink()
+    again = tuned(flow, cut, resume=True)
+    assert load_episodes(cut / LAST) == load_episodes(fine.folder / LAST)
+    assert same(weights(again), weights(fine)) and RunFolder(cut).curve() == RunFolder(fine.folder).curve()
 
 
-def test_the_result_is_the_checkpoint_whose_episodes_were_the_best(fine: runs.Run) -> None:
-    steps = [0, 5, 10, 15, 20]  # of the checkpoints
-    returns = [load_episodes(path).returns.mean() for path in sorted((fine.folder / PLAYED).iterdir())]
-    assert fine.step == runs.load(fine.folder).step == steps[int(np.argmax(returns))]
-    assert [runs.load(fine.folder, step=step).step for step in steps] == steps
+def test_time_ends_it_between_two_rounds_and_it_goes_on_later(flow: runs.Run, fine: PolicyRun, tmp_path: Path) -> None:
+    early = tuned(flow, tmp_path / "run", minutes=1e-9)
+    assert early.step == 0 and [path.name for path in (tmp_path / "run" / PLAYED).iterdir()] == ["00000000.npz"]
+    obs = flow.reference.x_BHD[:5, 0, :2]
+    assert torch.equal(act(early, obs), act(flow, obs))
+    assert same(weights(tuned(flow, tmp_path / "run", resume=True)), weights(fine))
 
 
-@pytest.mark.parametrize(("rewards", "best"), [([1, 3, 2, 0], 12), ([1, 2, 0, 3], 30)])
-def test_the_best_weights_are_those_of_the_round_with_the_highest_return(
-        rewards: list[float], best: int, td3bc: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rounds of 6 steps, for 2 updates a step; what was played is read when a fine-tuning is resumed."""
-    def play(agent: Agent, factory: object, episodes: int, seed: int, *_: object, **__: object) -> Rollout:
-        number = [fold(for_choosing(CONFIG.seed), number) for number in range(4)].index(seed)
-        return replace(still, recorded=flat(rewards[number], steps=3))
-
-    still = rollout(td3bc.agent(Box(-1, 1, (1,))), environment_factory("tests/Follow-v0"), 1, progress=False)
-    config = replace(CONFIG, steps=15, updates=2.0)
-    monkeypatch.setattr(finetuning, "rollout", play)
-    assert tuned(td3bc, tmp_path / "run", config).step == best
-    assert [path.stem for path in sorted((tmp_path / "run" / PLAYED).iterdir())] == [
-        "00000000", "00000001", "00000002", "result-00000030"]
-    assert saved_steps(tmp_path / "run") == [0, 12, 24, 30]
-    monkeypatch.setattr(finetuning, "rollout", NotImplemented)
-    assert tuned(td3bc, tmp_path / "run", config, resume=True).step == best
+def test_the_run_holds_its_prior_whose_weights_stay(flow: runs.Run, fine: PolicyRun) -> None:
+    loaded = runs.load(fine.folder)
+    assert loaded.summary == "edited BC, flow" and same(weights(loaded, "frozen."), weights(flow))
+    assert (fine.config.training.steps, fine.config.training.seed) == (30, SEED)
+    played = load_episodes(fine.folder / LAST)
+    assert played.num_steps == 10 and played.extras[PROPOSALS].shape == (11, 4)
 
 
-def test_what_was_gained_is_told_by_episodes_of_no_round(td3bc: runs.Run, fine: runs.Run, tmp_path: Path,
-                                                        begun: list[int]) -> None:
-    tuned(td3bc, tmp_path / "run")
-    chosen_by = [fold(fold(for_choosing(CONFIG.seed), number), 0) for number in range(5)]
-    assert begun == chosen_by
+def test_what_proved_better_in_a_check_acts_and_nothing_else(flow: runs.Run, fine: PolicyRun) -> None:
+    rows = RunFolder(fine.folder).curve()
+    assert [row["step"] for row in rows] == [10, 20, 30]
+    start = load_episodes(fine.folder / PLAYED / "00000000.npz").returns
+    standing, accepted = float(start.mean()), 0
+    for row in rows:
+        assert row["start_mean"] == pytest.approx(start.mean())
+        if row["newest_ci95"][0] > standing:
+            standing, accepted = row["newest_mean"], row["step"]
+        assert row["return_mean"] == pytest.approx(standing) and row["accepted"] == accepted
+    policy: Any = fine.policy
+    assert policy.accepted.done == accepted
+    obs = flow.reference.x_BHD[:5, 0, :2]
+    assert torch.equal(act(fine, obs), act(flow, obs)) == (accepted == 0)
+
+
+def test_no_episode_of_a_check_is_learned_from_or_reported(flow: runs.Run, tmp_path: Path, begun: list[int]) -> None:
+    made = tuned(flow, tmp_path / "run")
+    choosing = for_choosing(SEED)
+    rounds = [fold(fold(choosing, number), i) for number, episodes in ((0, 4), (1, 1), (2, 1)) for i in range(episodes)]
+    checks = [fold(fold(choosing, step, 1), i) for step in (10, 20, 30) for i in range(2)]
+    assert sorted(begun) == sorted(rounds + checks)
     begun.clear()
-    before_E, after_E = gain(td3bc, fine, CONFIG)
-    reported = [fold(CONFIG.seed, i) for i in range(COMPARED)]
-    assert begun == 2 * reported and len(before_E) == len(after_E) == COMPARED
-    assert (gain(td3bc, td3bc, CONFIG)[1] == before_E).all()
+    before_E, after_E = gain(flow, made, SEED)
+    reported = [fold(SEED, i) for i in range(COMPARED)]
+    assert begun == 2 * reported and not {*reported} & {*rounds, *checks} and len(before_E) == len(after_E) == COMPARED
 
 
-def test_a_policy_of_chunks_explores_by_its_own_chunks(td3bc: runs.Run, follow: Path, tmp_path: Path) -> None:
-    run = runs.train(tiny("qc", follow), folder=tmp_path / "run", progress=False)
-    assert isinstance(run, PolicyRun) and isinstance(td3bc, PolicyRun)
-    assert samples_chunks(run.policy) and not samples_chunks(td3bc.policy)
-    better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
-    played = load_episodes(better.folder / PLAYED / "00000000.npz")
-    settings = RolloutSettings(1, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    own = rollout(run.agent(Box(-1, 1, (1,))), environment_factory(environment_of(run, None)), 1,
-                  fold(for_choosing(CONFIG.seed), 0), settings, record=True, progress=False)
-    assert own.recorded is not None
-    np.testing.assert_array_equal(played.act, own.recorded.act)
-    execute = run.policy.execute
-    other = changed(run, config=replace(run.config, policy=replace(run.config.policy, execute=execute - 1)))
-    with pytest.raises(ConfigError, match=rf"finetune\.acting\.execute was {execute} and is {execute - 1}"):
-        finetune(other, replace(CONFIG, steps=4), better.folder, resume=True, progress=False)
-
-
-def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetuning, "SLOWER", 1.0)  # as a policy that is no good has nothing to lose
-    config = tiny("td3bc", follow)
+def test_a_prior_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
+    config = tiny("bc-flow", follow, steps=30)
     policy: Any = config.policy
     model = policy.model.with_network(ResidualMLPConfig(width=32, depth=1, frequencies=0))
-    critic = replace(policy.critic, width=32, discount=0.1)
-    policy = replace(policy, eta=50.0, model=model, batch_size=64, critic=critic)
-    run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), folder=tmp_path / "run",
+    run = runs.train(replace(config, policy=replace(policy, model=model, batch_size=64)), folder=tmp_path / "run",
                      progress=False)
-    better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, 1.0, episodes=2, noise=0.3, seed=3))
+    settings = {"updates": 1.0, "episodes": 4, "checks": 10, "check_every": 250, "noise": 0.2, "policy.batch_size": 64,
+                "policy.critic.width": 32, "policy.critic.members": 4, "policy.critic.discount": 0.1,
+                "policy.critic.learning_rate": 3e-3, "policy.critic.tau": 0.05, "policy.edit.width": 32,
+                "policy.edit.learning_rate": 3e-3, "policy.edit.bound": 0.5, "policy.proposals": 8}
+    better = tuned(run, tmp_path / "tuned", settings=settings, steps=500)
     before, after = (one.evaluate(episodes=30, baselines=False, progress=False)["return_mean"]
                      for one in (run, better))
     assert before < -4 and after > before / 2  # chance earns -6.7, the best 0
 
 
-def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, tmp_path: Path,
+@pytest.mark.parametrize("name", ["bc-gan", "bc-mip", "diffusion-policy", "iql", "fql"])
+def test_policies_of_every_kind_learn_online(name: str, follow: Path, tmp_path: Path) -> None:
+    run: Any = runs.train(tiny(name, follow, steps=1), folder=tmp_path / "run", progress=False)
+    better = tuned(run, tmp_path / "tuned", steps=42)
+    assert (better.policy.chunk, better.policy.execute) == (run.policy.execute, run.policy.execute)
+    assert same(weights(better, "frozen."), weights(run)) and better.step == 21
+
+
+def test_a_planner_learns_online(hopper_file: Path, tmp_path: Path) -> None:
+    short = "--steps", 1, "--model.network.width", 8, "--batch-size", 8, "--critic.width", 8, "--critic.batch-size", 8
+    words = "--planner.steps", 1, "--inverse.width", 8, "--run-dir", tmp_path / "run"
+    assert gentraj("train", "veteran", "--dataset", hopper_file, *short, *words) == 0
+    run = runs.load(tmp_path / "run")
+    better = tuned(run, tmp_path / "tuned", settings=SMALL | {"data": 1}, steps=10)
+    policy: Any = better.policy
+    for part, module in run.components.items():
+        assert same(dict(module.state_dict()), dict(policy.frozen.parts[part].state_dict()))
+    assert better.summary == "edited planner" and better.step == 5
+
+
+def test_the_command_makes_a_run_like_any_other(flow: runs.Run, tmp_path: Path,
                                                capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"
-    words = "--steps", 40, "--updates", 0.5, "--episodes", 2, "--seed", 1, "--run-dir", out
-    assert gentraj("finetune", td3bc.folder, *words) == 0
+    words = ("--steps", STEPS, "--seed", SEED, "--run-dir", out,
+             *(word for key, value in SMALL.items() for word in (f"--{key.replace('_', '-')}", value)))
+    assert gentraj("finetune", flow.folder, *words) == 0
     printed = capsys.readouterr()
     assert f"next: gentraj evaluate {out}" in printed.out
-    before, after = (run.evaluate(episodes=COMPARED, seed=1, baselines=False, out=tmp_path / "scores.json")
-                     ["return_mean"] for run in (td3bc, runs.load(out)))
+    before, after = (run.evaluate(episodes=COMPARED, seed=SEED, baselines=False, out=tmp_path / "scores.json")
+                     ["return_mean"] for run in (flow, runs.load(out)))
     assert f"the mean return is {after:.4g}, and {before:.4g} before" in printed.err
-    assert f"a gain of {after - before:.4g} [" in printed.err
-    assert gentraj("finetune", td3bc.folder, *words) == 2
+    assert gentraj("finetune", flow.folder, *words) == 2
     assert "holds a training already; continue it with --resume, or" in capsys.readouterr().err
-    assert gentraj("finetune", td3bc.folder, *words, "--noise", 0.2, "--resume") == 2
-    assert "finetune.noise was 0.02 and is 0.2" in capsys.readouterr().err
-    assert gentraj("finetune", td3bc.folder, *words, "--steps", 44, "--resume") == 0
-    assert runs.load(out, step=22).step == 22
+    assert gentraj("finetune", flow.folder, *words, "--noise", 0.2, "--resume") == 2
+    assert "finetune.noise was 0.1 and is 0.2" in capsys.readouterr().err
+    assert gentraj("finetune", flow.folder, *words, "--steps", 70, "--resume") == 0
+    assert saved_step(out) == 35
+    assert gentraj("evaluate", out, "--episodes", 2, "--no-baselines", "--acting.by", "prior") == 0
+    assert gentraj("export", out, "--out", tmp_path / "a.pt2") == 0
+    assert gentraj("report", out) == 0
 
 
-def test_a_goal_is_played_for(umaze: Episodes, tmp_path: Path) -> None:
-    run = runs.train(tiny("iql", DATASET), folder=tmp_path / "run", progress=False)
-    better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
-    played = load_episodes(tmp_path / "tuned" / PLAYED / "00000000.npz")
-    assert better.config.training.steps == 2
-    assert played.goal_dims == umaze.goal_dims and played.extras["goal"].shape[1] == 2
+def test_its_settings_are_in_the_help(flow: runs.Run, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("finetune", flow.folder, "--help") == 0
+    printed = capsys.readouterr().out
+    assert "--policy.edit.bound" in printed and "--check-every" in printed
 
 
 # -- what cannot be
 
 
-def test_only_a_policy_with_a_critic_learns_from_what_it_plays(small_run: Path, follow: Path, tmp_path: Path,
-                                                              capsys: pytest.CaptureFixture) -> None:
-    cloned = runs.train(tiny("bc-gaussian", follow, steps=1), folder=tmp_path / "bc", progress=False)
-    for folder in (small_run, cloned.folder):
-        assert gentraj("finetune", folder, "--run-dir", tmp_path / "tuned") == 2
-        err = capsys.readouterr().err
-        assert err.count("\n") == 1 and "only a policy with a critic, such as fql" in err
+def test_a_world_model_and_goals_in_hindsight_are_refused(flow: runs.Run, follow: Path, umaze: Episodes,
+                                                          tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    world = runs.train("world-model", follow, folder=tmp_path / "world", steps=1, progress=False)
+    assert gentraj("finetune", world.folder, "--run-dir", tmp_path / "tuned") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "is a world model" in err
+    hindsight = replace(flow.config, context=GoalContext(goals=HindsightConfig()))
+    with pytest.raises(ValueError, match="draws goals in hindsight, and what it plays has those of the environment"):
+        finetune(changed(flow, config=hindsight), folder=tmp_path / "tuned", progress=False)
     assert not (tmp_path / "tuned").exists()
 
 
-def test_other_data_another_environment_and_episodes_of_another_are_refused(td3bc: runs.Run, follow: Path,
-                                                                           tmp_path: Path) -> None:
+def test_another_environment_and_the_folder_of_another_are_refused(flow: runs.Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown environment 'Folow'"):
-        tuned(td3bc, tmp_path / "out", env_id="Folow")
+        tuned(flow, tmp_path / "out", "Folow")
     for env_id, message in {"Pendulum-v1": "width 2 and actions of 1, but Pendulum-v1 has 3 and 1",
-                         "CartPole-v1": r"the action space of CartPole-v1 is Discrete\(2\)"}.items():
+                            "CartPole-v1": r"CartPole-v1: action space Discrete\(2\) is not supported"}.items():
         with pytest.raises(ValueError, match=message):
-            tuned(td3bc, tmp_path / "elsewhere", env_id=env_id)
+            tuned(flow, tmp_path / "elsewhere", env_id)
     assert not (tmp_path / "elsewhere").exists()
-    save_npz(flat(1.0), tmp_path / "other.npz")
-    config = replace(td3bc.config, dataset=str(tmp_path / "other.npz"))
-    with pytest.raises(ValueError, match=r"other\.npz is not what .* was trained on; its dataset is expected"):
-        finetune(changed(td3bc, config=config), CONFIG, tmp_path / "out", progress=False)
     (tmp_path / "used" / PLAYED).mkdir(parents=True)
     with pytest.raises(ValueError, match="holds episodes of another fine-tuning; give another folder"):
-        tuned(td3bc, tmp_path / "used")
-    assert not (tmp_path / "out").exists()
+        tuned(flow, tmp_path / "used")
+    with pytest.raises(ConfigError, match="stepz"):
+        finetune(flow, folder=tmp_path / "out", settings={"stepz": 3})
+    assert finetune_settings(flow).policy.frozen == flow.config.policy and not (tmp_path / "out").exists()

@@ -9,12 +9,15 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
+from gentraj.agents.policies.expo import ExpoConfig
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes
 from gentraj.envs.making import EnvironmentFactory
 from gentraj.families import FAMILIES
+from gentraj.runs.kinds.policy_run import PolicyRun
 from gentraj.runs.kinds.presets import PRESETS
-from gentraj.runs.kinds.run import DataFacts, Run, copy_of
+from gentraj.runs.kinds.run import DataFacts, Run, copy_of, of_kind
+from gentraj.runs.learn import finetuning
 from gentraj.runs.learn.finetuning import FinetuneConfig, Player
 from gentraj.runs.learn.training import prepare
 from gentraj.trajectory import Condition
@@ -29,10 +32,10 @@ def data() -> Episodes:
                     np.full(20, 20))
 
 
-def untrained(monkeypatch: pytest.MonkeyPatch, preset: str) -> Run:
+def untrained(monkeypatch: pytest.MonkeyPatch, preset: str, **changes: Any) -> Run:
     """A run whose weights are random, so that nothing but its data can hold an action."""
     monkeypatch.setattr("gentraj.runs.kinds.datasets.load_episodes", lambda name: data())
-    return prepare(replace(PRESETS[preset], dataset="held.npz"))[0].ready(None)
+    return prepare(replace(PRESETS[preset], dataset="held.npz", **changes))[0].ready(None)
 
 
 @pytest.mark.parametrize("preset", ["veteran", "veteran+", "world-ensemble", "iql"])
@@ -48,12 +51,11 @@ def test_what_never_varies_stays_whatever_acts(monkeypatch: pytest.MonkeyPatch, 
 
 def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fine-tuning would attribute what came of it to the other entries."""
-    run = untrained(monkeypatch, "iql")
-    factory = EnvironmentFactory("Own-v0", {}, 20)
+    run = of_kind(untrained(monkeypatch, "bc-flow", policy=ExpoConfig()), PolicyRun)
     monkeypatch.setattr(EnvironmentFactory, "spec_json", "")
+    monkeypatch.setattr(finetuning, "environment_factory", lambda env: EnvironmentFactory(env, {}, 20))
     monkeypatch.setattr(Run, "action_space", lambda self, env=None: SPACE)
-    monkeypatch.setattr("gentraj.runs.learn.finetuning.check_fit", lambda *_: None)
-    agent = Player(run, factory, FinetuneConfig(noise=0.5), Path(), False).agent
+    agent = Player(run, "Own-v0", FinetuneConfig(noise=0.5), Path(), False).exploring()
     agent.reset([*range(6)])
     act_BA = agent.act(torch.from_numpy(data().obs[:6]))
     assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()

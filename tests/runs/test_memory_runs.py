@@ -18,7 +18,7 @@ from gentraj.randomness import fold
 from gentraj.runs.kinds.policy_run import PolicyRun
 from gentraj.runs.kinds.run import of_kind
 from gentraj.runs.learn.distillation import distill
-from gentraj.runs.learn.finetuning import PLAYED, FinetuneConfig, finetune
+from gentraj.runs.learn.finetuning import PLAYED, finetune
 from gentraj.runs.show.export import examples, export_run, noise_of
 
 
@@ -51,11 +51,12 @@ def test_what_was_played_with_noise_is_what_the_agent_remembered(run: PolicyRun,
         return decide(agent, obs_BO, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr("gentraj.agents.policies.actor.Actor.decide", noted)
-    tuned = of_kind(finetune(run, FinetuneConfig(steps=2, noise=0.3, episodes=1), tmp_path, progress=False), PolicyRun)
-    played = load_episodes(tmp_path / PLAYED / "00000000.npz")
+    settings = {"noise": 0.3, "episodes": 1, "checks": 2, "updates": 0.1, "policy.critic.width": 8}
+    tuned = finetune(run, folder=tmp_path, steps=50, settings=settings, progress=False)
+    played = load_episodes(tmp_path / PLAYED / "00000001.npz")  # after a round of ten decisions of the start
     windows = Windows(played, tuned.policy.spec).gather(np.arange(played.num_steps))
     expected = tuned.policy.spec.seen(windows.x_BHD[:, 0, : played.obs_dim], windows.past_BPD)
-    torch.testing.assert_close(torch.cat(decided)[: played.num_steps], expected)
+    torch.testing.assert_close(torch.cat(decided)[10 : 10 + played.num_steps], expected)
 
 
 def test_a_student_remembers_what_its_teacher_does(run: PolicyRun, tmp_path: Path) -> None:

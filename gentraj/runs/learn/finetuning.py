@@ -1,132 +1,214 @@
-"""Fine-tunes a policy online: one half of each batch comes from its data, the other from the episodes that it collects.
+"""Fine-tunes a run online: the best of what it proposes and of small edits, by critics that learn from what is played.
 
-This symmetric sampling is that of Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data",
-section 4.1. Whole episodes are collected in rounds, and saved before the policy learns from them. A round is a function
-of the policy's weights and of seeds, so a training that was killed reads its rounds again and goes on. The weights that
-play a round are a checkpoint, and those whose round has the highest mean return are the result.
+What is learned is `gentraj.agents.policies.expo`; here is what is played, and when. The run itself, which is the prior,
+plays the first round, and the newest behaviour all others. One half of each batch is drawn from the data and the other
+from all rounds so far: the symmetric sampling of Ball et al. 2023 (arXiv 2302.02948), section 4.1. In episodes of its
+own, from which nothing is learned, the newest behaviour has to prove better than what acted so far. A round is a
+function of weights and of seeds and is saved before anything learns from it, so that a training that was killed reads
+its rounds again and goes on.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import time
+from collections.abc import Mapping
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Interval
-from pydantic import NonNegativeInt, PositiveInt
+from annotated_types import Ge, Interval
+from einops import rearrange
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from gentraj.agents.policies.policy import Policy
+from gentraj.agents.policies.expo import Expo, ExpoConfig
+from gentraj.agents.policies.policy import check_acting
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
-from gentraj.envs.making import EnvironmentFactory, environment_factory
+from gentraj.envs.evaluation.scoring import bootstrap_interval
+from gentraj.envs.making import EnvironmentFactory, environment_factory, imported
 
-from ...config import settings, to_json
-from ...data import ContextConfig, Episodes, concatenate, load_episodes, save_npz, windows_of
-from ...data.windows import WHOLE
-from ...randomness import fold, for_choosing
-from ...training.loop import MAY_CHANGE_ON_RESUME, TrainingData
+from ...config import JsonObject, settings, to_json, with_settings
+from ...data import ContextConfig, Episodes, Windows, concatenate, load_episodes, save_npz
+from ...data.windows import WHOLE, WindowStarts
+from ...device import pick_device
+from ...progress import say
+from ...randomness import OneStream, fold, for_choosing, generator
+from ...training.log import add_row
+from ...training.loop import MAY_CHANGE_ON_RESUME, TrainingConfig, TrainingData
 from ...training.parallel import SINGLE
 from ...trajectory import Agent, Batch, TrajectorySpec
 from ..judge.choosing import true_returns
-from ..kinds.datasets import data_of
 from ..kinds.folder import RunFolder
+from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
-from ..kinds.run import Run, copy_of, environment_of
-from .training import RunTrainer, check_fit
+from ..kinds.run import Run, environment_of, of_kind
+from .steering import freeze, plans_settings, policy_run_settings
+from .training import NOTHING, RunTrainer, prepare
 
-NOISE = 0.02  # of FinetuneConfig, by default
-SLOWER = 0.1  # of the policy's learning rates; at full ones, a good policy is lost before it could get better
-SAME_ACTION = 1e-3  # how far the entries of two equal actions may differ, normalised
 COMPARED = 20  # episodes in which the result and the start are compared
-PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
+PLAYED = "played"  # the folder, inside the run's, of the episodes that were played: one file per round
+PROPOSALS = "proposals"  # the extra of episodes that holds what the prior proposes in each state
+DATA_STREAM, OLD, NEW = 0x64617461, 2, 1  # keys of seeds; the first has the letters of "data"
 
 
 @settings
 class FinetuneConfig:
-    """How to fine-tune a policy, by its own losses and a tenth of its own learning rates."""
+    """How a run learns online."""
 
-    steps: PositiveInt = 20_000
-    """Environment steps to collect; the last episodes are carried on to their end."""
-    updates: Annotated[float, Interval(ge=1e-3, le=1e3)] = 0.1
-    """Updates of the policy per environment step."""
-    episodes: PositiveInt = 10
-    """Episodes that are collected side by side in each round. The weights of the round with the highest mean return
-    are the result."""
-    noise: Annotated[float, Interval(ge=0, le=10)] | None = None
-    """Standard deviation of the exploration noise that is added to each action, in units of half their range. By
-    default it is 0.02, or 0 for a policy that samples chunks of actions, which explores by its samples."""
+    steps: PositiveInt = 50_000
+    """Environment steps to learn from; the last episodes are carried on to their end. The checks are not among them."""
+    updates: Annotated[float, Interval(ge=1e-3, le=1e3)] = 1.0
+    """Updates of the critics per environment step."""
+    episodes: PositiveInt = 2
+    """Episodes that are played side by side in each round."""
+    noise: NonNegativeFloat = 0.1
+    """Standard deviation of the noise that is added to each action of these episodes, in units of half their range."""
+    caution: NonNegativeFloat = 0.0
+    """The policy's caution in these episodes: 0 tries what the critics believe to be best on average."""
+    check_every: PositiveInt = 5_000
+    """Environment steps between two checks: episodes in which the newest behaviour acts, without noise. It acts from
+    then on if its lower bound, that of the 95 % interval, is above the mean of what acted before, which is the start's
+    at first."""
+    checks: Annotated[int, Ge(2)] = 10
+    """Episodes of each check. The start plays twice as many in the first round."""
+    data: PositiveInt = 100_000
+    """Steps of the data at most, in whole episodes that the seed draws. The start proposes actions in all of them."""
+    bf16: bool = False
+    """Compute in bfloat16 where that is safe, which is faster on GPUs and on some CPUs."""
     seed: NonNegativeInt = 0
     """Seed of the episodes and of the updates."""
+    policy: ExpoConfig = field(default_factory=ExpoConfig)
+    """The learner."""
 
 
-def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
-             progress: bool = True) -> Run:
-    """Fine-tunes the policy of `run` in the environment `env_id`, by default the run's own, as a new run in `folder`,
-    and returns its best checkpoint, which may be its start.
+def finetune(run: Run, env: str | EnvironmentFactory | None = None, *, folder: Path | str, steps: int | None = None,
+             seed: int | None = None, settings: Mapping[str, Any] = NOTHING, minutes: float | None = None,
+             resume: bool = False, device: torch.device | str | None = None, progress: bool = True) -> PolicyRun:
+    """Learns online to act better than a policy or a planner of any model, whose weights stay as they are. Returns the
+    new run, which is written to `folder`; as long as nothing proved better, it acts as `run` does.
 
-    Raises ValueError for a run without a policy that has a critic, for an unknown environment, and for a dataset that
-    was changed since the run was trained; `EnvironmentFault` for an error in the environment; and what
+        gentraj.finetune(run, steps=20_000, settings={"policy.edit.bound": 0.2}, folder="runs/tuned")
+
+    `env` is the environment, by default the run's own. `settings` are those of `FinetuneConfig` by their dotted keys.
+    With `minutes`, no round begins after this time; `resume` goes on later.
+
+    Raises ValueError for a world model, for a run with goals in hindsight, for an unknown environment and for one of
+    other observations or actions; `EnvironmentFault` for an error in the environment; and what
     `gentraj.training.Trainer` raises.
     """
-    if not isinstance(run, PolicyRun) or run.config.policy.critic is None:
-        raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
-                         "that it collects; `gentraj steer` gives one to a run without")
-    if config.noise is None:
-        config = replace(config, noise=0.0 if samples_chunks(run.policy) else NOISE)
-    factory = environment_factory(environment_of(run, env_id))
-    data, device, files = data_of(run).train, run.device, RunFolder(Path(folder).absolute())
+    given = {"steps": steps, "seed": seed}
+    config = with_settings(finetune_settings(run), {key: to_json(value) for key, value in settings.items()}
+                           | {key: value for key, value in given.items() if value is not None}, "settings")
+    if device is not None:
+        device = pick_device(str(device))
+    return learn(run, config, folder, env=env, minutes=minutes, resume=resume, device=device, progress=progress)
+
+
+def finetune_settings(run: Run) -> FinetuneConfig:
+    """The default settings by which a run learns online. Raises ValueError for a world model, and for a planner that
+    needs more than an observation and a goal to make one plan."""
+    if isinstance(run, PlannerRun):
+        frozen = plans_settings(run)
+    else:
+        frozen = of_kind(run, PolicyRun).config.policy
+    policy = ExpoConfig(frozen=frozen, chunk=frozen.execute, execute=frozen.execute, observations=frozen.observations)
+    if frozen.critic is not None:
+        policy = replace(policy, rewards=frozen.rewards)
+    return FinetuneConfig(policy=policy)
+
+
+def learn(run: Run, config: FinetuneConfig, folder: Path | str, *, env: str | EnvironmentFactory | None = None,
+          minutes: float | None = None, resume: bool = False, device: torch.device | None = None,
+          progress: bool = True) -> PolicyRun:
+    """Does what `finetune` says, by settings such as those of `finetune_settings`."""
+    check_acting(finetune_settings(run).policy.frozen, config.policy.frozen, "policy.frozen")
+    began, files = time.monotonic(), RunFolder(Path(folder).absolute())
     if not resume and (files / PLAYED).exists():
         raise ValueError(f"{files / PLAYED} holds episodes of another fine-tuning; give another folder")
-    steps = max(1, round(config.steps * config.updates))
-    training = replace(run.config.training, steps=steps, eval_every=0, save_every=steps, keep=steps + 1,
-                       seed=config.seed, min_episode_start_fraction=0.0)
-    tuned = copy_of(run, device)
-    tuned.config = replace(run.config, training=training)
-    given = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
-    about = {"env": factory.spec_json, "from": run.step, "acting": to_json(tuned.acting)}
-    halves = Halves(data, tuned.main.spec, run.context)
-    trainer = RunTrainer(tuned, TrainingData(data, run.context, lambda _: halves), files,
-                         about={"finetune": given | about}, processes=SINGLE.on(device), progress=progress)
-    for each in trainer.components:
-        each.slow_down(SLOWER)
-    player = Player(tuned, factory, config, files / PLAYED, progress)
+    total = max(1, round(config.steps * config.updates))
+    training = TrainingConfig(steps=total, eval_every=max(1, round(config.check_every * config.updates)),
+                              save_every=total, seed=config.seed, bf16=config.bf16)
+    own = policy_run_settings(run, config.policy)
+    if own.context.goals is not None:
+        raise ValueError(f"{run.description}, which draws goals in hindsight, and what it plays has those of the "
+                         "environment; take a run with the goals that the data record")
+    if env is not None:
+        own = replace(own, env_id=imported(env))
+    env = environment_of(run, own.env_id)
+    made, parts = prepare(replace(own, training=training), check=not resume)
+    tuned = of_kind(made, PolicyRun)
+    policy = freeze(run, tuned)
+    assert isinstance(policy, Expo)  # noqa: S101  by its settings
+    data = some(parts.train.real(), config.data, config.seed)
+    data = propose(data, policy, tuned.context, fold(config.seed, DATA_STREAM))
+    halves = Halves(data, policy.spec, tuned.context)
+    player = Player(tuned, env, config, files / PLAYED, progress)
+    kept = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
+    about = {"finetune": kept | {"env": player.factory.spec_json, "from": run.step}}
+    source = TrainingData(parts.train, tuned.context, lambda _: halves)
+    trainer = OnlineTrainer(tuned, source, files, player, about=about, processes=SINGLE.on(device or run.device),
+                            progress=progress)
 
     trainer.fit(resume, until=0)
-    played_by, due = list[int](), 0
-    while due < steps:
-        halves.add(player.play(f"{len(played_by):08d}", len(played_by)))
-        played_by.append(due)
-        due = min(steps, math.ceil(config.updates * halves.num_steps))
-        if trainer.step < due:
-            trainer.fit(until=due)
-    last = player.play(f"result-{steps:08d}", len(played_by))
-    means = [played.returns.mean() for played in (*halves.rounds, last)]
-    best = [*played_by, steps][int(np.argmax(means))]
-    if best != steps:
-        files.choose(best)
-    return files.load(best, device)
+    if not policy.accepted.done:
+        policy.standing.copy_(torch.tensor(mean_and_interval(player.round(0).returns)))
+    done = 0
+    while done < total and (minutes is None or time.monotonic() < began + 60 * minutes):
+        halves.add(player.round(len(halves.rounds)))
+        done = min(total, math.ceil(config.updates * halves.num_steps))
+        if trainer.step < done:
+            trainer.fit(until=done)
+    return of_kind(files.load(device=device or run.device), PolicyRun)
 
 
-def gain(start: Run, tuned: Run, config: FinetuneConfig, env_id: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def gain(start: Run, tuned: Run, seed: int, env: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(E,) the returns of a run and of what it was fine-tuned to, in the same `COMPARED` episodes.
 
-    These are the first ones that `gentraj evaluate` plays with the seed of the config: no round had any of them, so
-    that they do not favour the checkpoint whose round was the best.
+    These are the first ones that `gentraj evaluate` plays with this seed: nothing was learned from any of them, and
+    none was a check.
     """
-    before_E, after_E = (true_returns(run, env_id, COMPARED, config.seed) for run in (start, tuned))
+    before_E, after_E = (true_returns(run, env, COMPARED, seed) for run in (start, tuned))
     return before_E, after_E
 
 
+def some(episodes: Episodes, steps: int, seed: int) -> Episodes:
+    """Episodes of about so many steps in all, which the seed draws, or all if they are no more."""
+    order = np.random.default_rng(fold(seed, DATA_STREAM)).permutation(len(episodes))
+    enough = 1 + int(np.searchsorted(np.cumsum(episodes.lengths[order]), steps))
+    return episodes[np.sort(order[:enough])]
+
+
+# -- what the prior proposes is kept with the episodes
+
+
 @torch.no_grad()
-def samples_chunks(policy: Policy) -> bool:
-    """Whether the policy decides several actions at once, and other ones by another seed."""
-    if policy.execute == 1:
-        return False
-    one, other = policy.sample_actions(torch.zeros(2, policy.state_dim, device=policy.device), [0, 1])
-    return not torch.allclose(one, other, atol=SAME_ACTION)
+def propose(episodes: Episodes, policy: Expo, contexts: ContextConfig, seed: int) -> Episodes:
+    """The episodes with what the prior proposes in each of their states."""
+    windows, row_R = Windows(episodes, policy.spec, contexts), np.arange(len(episodes.obs))
+    seen_RO, goal_RG = torch.from_numpy(episodes.obs), None
+    if policy.spec.past:
+        episode_R = np.repeat(np.arange(len(episodes)), episodes.lengths + 1)
+        at = WindowStarts(row_R - episode_R, episode_R, episode_R, windows.ends[episode_R][:, None])
+        seen_RO = policy.spec.seen(seen_RO, torch.from_numpy(windows.past(at)))
+    if windows.context_rows is not None:
+        goal_RG = torch.from_numpy(windows.context_rows(row_R, row_R))
+    noise = OneStream(len(row_R), generator(seed))
+    act_RNX = policy.propose(policy.scales.state(seen_RO, goal_RG), noise)
+    kept = {PROPOSALS: rearrange(act_RNX, "r n x -> r (n x)").cpu().numpy()}
+    return replace(episodes, extras=dict(episodes.extras) | kept)
+
+
+class ProposedWindows(Windows):
+    """Windows of episodes with what the prior proposes in their first and in their last states."""
+
+    def gather(self, starts_B: np.ndarray) -> Batch:
+        at = self.at(starts_B)
+        row_B2 = np.stack([at.row_B, self._last(at)], 1)
+        proposals_B2Y = torch.from_numpy(self.episodes.extras[PROPOSALS][row_B2])
+        return replace(super().gather(starts_B), proposals_B2Y=proposals_B2Y)
 
 
 class Halves:
@@ -135,13 +217,13 @@ class Halves:
     def __init__(self, data: Episodes, spec: TrajectorySpec, contexts: ContextConfig):
         self.spec = spec
         self.contexts = contexts
-        self.old = windows_of(data, spec, contexts)
+        self.old = ProposedWindows(data, self.spec, contexts)
         self.rounds: list[Episodes] = []
 
     def add(self, played: Episodes) -> None:
         """Adds a round."""
         self.rounds.append(played)
-        self.new = windows_of(concatenate(self.rounds), self.spec, self.contexts)
+        self.new = ProposedWindows(concatenate(self.rounds), self.spec, self.contexts)
 
     @property
     def num_steps(self) -> int:
@@ -150,46 +232,95 @@ class Halves:
 
     def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch:
         """The batch of one training step, or some of its rows."""
-        old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not those of this step of the first training
-        return _joined(old, self.new.batch(step, fold(seed, 1), size // 2)).take(rows)
+        old = self.old.batch(step, fold(seed, OLD), size - size // 2)
+        new = self.new.batch(step, fold(seed, NEW), size // 2)
+        both = {name: torch.cat([tensor, getattr(new, name)]) for name, tensor in vars(old).items()
+                if tensor is not None}
+        return Batch(**both).take(rows)
 
 
-def _joined(one: Batch, other: Batch) -> Batch:
-    """Both batches in one; the windows of `other` are real."""
-    if one.synthetic_B is not None:
-        other = replace(other, synthetic_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
-    both = {name: None if tensor is None else torch.cat([tensor, getattr(other, name)])
-            for name, tensor in vars(one).items()}
-    return replace(one, **both)
+# -- what is played
 
 
 class Player:
-    """Plays rounds of episodes in an environment by a policy in training, and keeps them in a folder.
+    """Plays episodes in an environment by the behaviours of a run in training, and keeps them in a folder."""
 
-    Raises ValueError for an environment of other observations or actions.
-    """
-
-    def __init__(self, run: Run, factory: EnvironmentFactory, config: FinetuneConfig, folder: Path, progress: bool):
-        space = run.data.allowed(run.action_space(factory.spec_json))
-        check_fit(run.data, factory.spec_json)
+    def __init__(self, run: PolicyRun, env: str, config: FinetuneConfig, folder: Path, progress: bool):
         self.run = run
-        self.factory = factory
+        self.factory = environment_factory(env)
+        self.space = run.data.allowed(run.action_space(self.factory.spec_json))
         self.config = config
         self.folder = folder
         self.progress = progress
-        self.agent: Agent = run.agent(space)
-        if config.noise:
-            self.agent = NoisyAgent(self.agent, space.low, space.high, config.noise)
 
-    def play(self, name: str, number: int) -> Episodes:
-        """The episodes of the round of this number, from the file of this name if they were played before."""
-        path, data, episodes = self.folder / f"{name}.npz", self.run.data, self.config.episodes
-        if not path.exists():
-            settings = RolloutSettings(episodes, obs_keys=data.obs_keys, goal_dims=data.goal_dims, name="exploring")
-            self.run.main.eval()
-            played = rollout(self.agent, self.factory, episodes, fold(for_choosing(self.config.seed), number), settings,
-                             record=True, progress=self.progress)
-            self.run.main.train()
-            assert played.recorded is not None  # noqa: S101  as asked for
-            save_npz(played.recorded, path)
-        return load_episodes(path)
+    def agent(self, **acting: Any) -> Agent:
+        """The agent of a behaviour."""
+        agent = self.run.agent(self.space, replace(self.run.config.policy, **acting))
+        agent.leave_data()  # as it should, to find out what is better
+        return agent
+
+    def exploring(self) -> Agent:
+        """The agent of the newest behaviour, with noise and less caution."""
+        agent = self.agent(by="newest", caution=self.config.caution)
+        if not self.config.noise:
+            return agent
+        return NoisyAgent(agent, self.space.low, self.space.high, self.config.noise)
+
+    def round(self, number: int) -> Episodes:
+        """The episodes of a round, with what the prior proposes. The prior plays the first one."""
+        seed = fold(for_choosing(self.config.seed), number)
+        path = self.folder / f"{number:08d}.npz"
+        if path.exists():
+            return load_episodes(path)
+        if number == 0:
+            played = self.play(self.agent(by="prior"), 2 * self.config.checks, seed)
+        else:
+            played = self.play(self.exploring(), self.config.episodes, seed)
+        policy: Any = self.run.policy
+        played = propose(played, policy, self.run.context, seed)
+        save_npz(played, path)
+        return played
+
+    def check(self, step: int) -> Episodes:
+        """The episodes in which the newest behaviour of a training step is checked."""
+        return self.play(self.agent(by="newest"), self.config.checks, fold(for_choosing(self.config.seed), step, 1))
+
+    def play(self, agent: Agent, episodes: int, seed: int) -> Episodes:
+        """Episodes of an agent."""
+        data = self.run.data
+        settings = RolloutSettings(episodes, batch_invariant=False, obs_keys=data.obs_keys, goal_dims=data.goal_dims,
+                                   name="exploring")
+        self.run.main.eval()
+        played = rollout(agent, self.factory, episodes, seed, settings, record=True, progress=self.progress)
+        self.run.main.train()
+        assert played.recorded is not None  # noqa: S101  as asked for
+        return played.recorded
+
+
+class OnlineTrainer(RunTrainer):
+    """Trains the learner, and checks what it has learned before it acts."""
+
+    def __init__(self, run: PolicyRun, data: TrainingData, folder: RunFolder, player: Player, *, about: JsonObject,
+                 processes: Any, progress: bool):
+        super().__init__(run, data, folder, about=about, processes=processes, progress=progress)
+        self.player = player
+
+    def evaluate(self) -> None:
+        """Checks the newest behaviour, which acts from now on if it proves better, and adds a line to the curve."""
+        policy: Any = self.run.main
+        checked = self.player.check(self.step)
+        newest = mean_and_interval(checked.returns)
+        policy.judge(*newest)
+        mean, low, high = policy.standing.tolist()
+        start = float(self.player.round(0).returns.mean())
+        row = {"step": self.step, "episodes": len(checked), "return_mean": mean, "return_ci95": [low, high],
+               "accepted": policy.accepted.done, "start_mean": start, "newest_mean": newest[0],
+               "newest_ci95": newest[1:]}
+        add_row(self.run_folder / RunFolder.CURVE, row)
+        say(f"update {self.step}: the newest behaviour earns {newest[0]:.4g} [{newest[1]:.4g}, {newest[2]:.4g}] and "
+            f"the start {start:.4g}; the run acts by {policy.acts}, {mean:.4g}")
+
+
+def mean_and_interval(return_E: np.ndarray) -> list[float]:
+    """The mean of these returns and its 95 % interval."""
+    return [float(return_E.mean()), *bootstrap_interval(return_E)]

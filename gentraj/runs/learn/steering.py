@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from gentraj.agents.policies.expo import Expo
 from gentraj.agents.policies.policy import PolicyConfig, check_acting
 from gentraj.agents.policies.steering import Steered, SteeredConfig
 
@@ -32,18 +33,22 @@ def steered_settings(run: Run, dataset: str = "") -> PolicyRunConfig:
 
     Raises ValueError for a world model, and for a planner that needs more than an observation to make one plan.
     """
-    own, frozen = run.config, frozen_settings(run)
+    frozen = frozen_settings(run)
     policy = SteeredConfig(frozen=frozen, chunk=frozen.execute, execute=frozen.execute,
                            observations=frozen.observations)
     if frozen.critic is not None:
         policy = replace(policy, rewards=frozen.rewards)
-    training = TrainingConfig(min_episode_start_fraction=own.training.min_episode_start_fraction)
-    config = own
+    training = TrainingConfig(min_episode_start_fraction=run.config.training.min_episode_start_fraction)
+    config = replace(policy_run_settings(run, policy, dataset), training=training)
+    return with_settings(config, reward_settings(config.dataset))
+
+
+def policy_run_settings(run: Run, policy: PolicyConfig, dataset: str = "") -> PolicyRunConfig:
+    """The settings of a policy that is made of a run, on `dataset` or by default on the run's own data."""
+    config = run.config
     if not isinstance(config, PolicyRunConfig):
-        config = PolicyRunConfig(env_id=own.env_id, stitch=own.stitch, held_out=own.held_out)
-    data = dataset or resolve_paths(own.dataset, run.folder)
-    config = replace(config, dataset=data, policy=policy, training=training)
-    return with_settings(config, reward_settings(data))
+        config = PolicyRunConfig(env_id=config.env_id, stitch=config.stitch, held_out=config.held_out)
+    return replace(config, dataset=dataset or resolve_paths(run.config.dataset, run.folder), policy=policy)
 
 
 def frozen_settings(run: Run) -> PolicyConfig:
@@ -97,26 +102,34 @@ def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool
     config = replace(config, dataset=resolve_paths(config.dataset, Path(folder)))
     steered, parts = prepare(config, check=not resume)
     freeze(run, steered)
+    check_noise(run, steered)
     trainer = RunTrainer(steered, training_data(steered, parts), RunFolder(folder), processes=SINGLE.on(device),
                          progress=progress)
     return of_kind(trainer.trained(resume), PolicyRun)
 
 
-def freeze(run: Run, steered: Run) -> None:
-    """Gives the new run what it steers. Raises ValueError for data of other widths, and for actions that do not depend
-    on noise."""
-    policy = of_kind(steered, PolicyRun).policy
-    assert isinstance(policy, Steered)  # noqa: S101  by its settings
+def freeze(run: Run, made: Run) -> Steered | Expo:
+    """Gives the new run the frozen one that it acts by, and returns its policy. Raises ValueError for data of other
+    widths."""
+    policy = of_kind(made, PolicyRun).policy
+    assert isinstance(policy, Steered | Expo)  # noqa: S101  by its settings
     goal_dim = len(run.planning.goal_dims) if isinstance(run, PlannerRun) else run.data.context_dim
     widths = {"obs_dim": run.data.obs_dim, "act_dim": run.data.act_dim, "context_dim": goal_dim}
     for name, own in widths.items():
-        if own != (other := getattr(steered.data, name)):
-            raise ValueError(f"{steered.config.dataset} has {name} {other}, and {run.folder} was trained on data with "
+        if own != (other := getattr(made.data, name)):
+            raise ValueError(f"{made.config.dataset} has {name} {other}, and {run.folder} was trained on data with "
                              f"{own}; give data of the same environment")
     if isinstance(run, PolicyRun):
         policy.freeze(run.policy)
     elif isinstance(run, PlannerRun) and isinstance(policy.frozen, PlannerPolicy):
         policy.frozen.take(run)
+    return policy
+
+
+def check_noise(run: Run, steered: Run) -> None:
+    """Raises ValueError for a frozen run whose actions do not depend on noise."""
+    policy = of_kind(steered, PolicyRun).policy
+    assert isinstance(policy, Steered)  # noqa: S101  by its settings
     state_BS = policy.scales.state(*examples(steered))[:CHECKED]
     one_BKA, other_BKA = (policy.generate(state_BS, policy.normal(state_BS, generator(seed))) for seed in (0, 1))
     if torch.equal(one_BKA, other_BKA):

@@ -14,6 +14,7 @@ from gentraj.agents.policies import ACTORS, POLICIES, PRESETS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.bc import BCConfig
 from gentraj.agents.policies.critic import CriticConfig
+from gentraj.agents.policies.expo import EditConfig, ExpoConfig
 from gentraj.agents.policies.policy import Policy, Transition, mean_one
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.steering import SteeredConfig, SteeringActorConfig
@@ -34,6 +35,8 @@ SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
 EVERY = {name: config for name, (_, config) in PRESETS.items() if name not in ("bc-flow", "bc-gan", "diffusion-policy")}
 EVERY["student"] = StudentConfig()
 EVERY["steered"] = SteeredConfig(frozen=BCConfig(chunk=4))
+EVERY["expo"] = ExpoConfig(frozen=BCConfig(chunk=4), delay=1, caution=0.0, by="newest")
+LEARNERS = StudentConfig | SteeringActorConfig | EditConfig  # settings of a network of their own
 NO_CONTEXT = ContextConfig()
 every_policy = pytest.mark.parametrize("name", EVERY)
 
@@ -60,13 +63,13 @@ def narrow(config: Any) -> Any:
     names = {field.name for field in fields(config)}
     if "network" in names:
         changes = {"network": SMALL, "ema": 0.98}
-    if "learning_rate" in names and ("network" in names or isinstance(config, StudentConfig | SteeringActorConfig)):
+    if "learning_rate" in names and ("network" in names or isinstance(config, LEARNERS)):
         changes["learning_rate"] = 5e-3
-    if isinstance(config, StudentConfig | SteeringActorConfig):
+    if isinstance(config, LEARNERS):
         changes["width"] = 32
     if isinstance(config, SteeringActorConfig):
         changes["ema"] = 0.98
-    changes |= {key: narrow(getattr(config, key)) for key in ("model", "actor", "frozen") if key in names}
+    changes |= {key: narrow(getattr(config, key)) for key in ("model", "actor", "edit", "frozen") if key in names}
     if "critic" in names:
         faster = {"tau": 0.05} if isinstance(config.critic, CriticConfig) else {}
         changes["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
@@ -121,7 +124,7 @@ def trained(name: str) -> Any:
     if name in ("fql", "qc-fql"):
         changes = {"alpha": 0.3}  # the noise itself leads to one of the two actions
     policy = make(small(name, **changes), data := bandit())
-    if name == "steered":
+    if name in ("steered", "expo"):
         train(frozen := make(policy.config.frozen, data), data, 100)
         policy.freeze(frozen)
     train(policy, data, 100)
@@ -214,7 +217,8 @@ def test_an_action_without_noise_does_not_depend_on_its_seed(name: str) -> None:
 @every_policy
 def test_other_settings_to_act_by_need_no_other_training(name: str) -> None:
     """It acts as a policy that was made with those settings and has the same weights, and changes nothing itself."""
-    others = {"execute": 1, "candidates": 1, "choice": "softmax", "temperature": 0.3, "guidance": 0.5, "sample": True}
+    others = {"execute": 1, "candidates": 1, "choice": "softmax", "temperature": 0.3, "guidance": 0.5, "sample": True,
+              "caution": 2.0, "by": "prior"}
     policy = taught(name)
     if isinstance(policy.config, BCConfig):
         others["guidance"] = 1.0  # another one needs a model that has learned actions without goals, too
