@@ -22,7 +22,19 @@ class Recorder:
         after_G = self.rows[-1].copy()
         for entry, value in to.items():
             after_G[int(entry[1:])] = value
-        self.rows += [*np.linspace(self.rows[-1], after_G, TRAVEL + 1)[1:], *[after_G] * TRAVEL]
+        self.go(after_G)
+        self.rows += [after_G] * TRAVEL
+
+    def lift(self, box: int, x: float, height: float) -> None:
+        """Moves a box, whose entries are its x and its height, over others, and rests."""
+        for x_over, over in ((self.now[box], 3), (x, 3), (x, height)):
+            at_G = self.now.copy()
+            at_G[[box, box + 1]] = x_over, over
+            self.go(at_G)
+        self.rows += [self.now] * TRAVEL
+
+    def go(self, after_G: np.ndarray) -> None:
+        self.rows += [*np.linspace(self.rows[-1], after_G, TRAVEL + 1)[1:]]
 
     def flip(self, *entries: int) -> None:
         after_G = self.rows[-1].copy()
@@ -214,3 +226,33 @@ def test_saved_tensors_give_the_same_ways(made):
     start, goal = road.passages.before_MG[3], road.passages.after_MG[9]
     assert isinstance(again, Moves)
     assert arrangements(again, start, goal) == arrangements(road, start, goal)
+
+
+def stacked(moves: int = 2000) -> Moves:
+    """Two boxes of width 1, each at x in 0 to 10 and a height of 0 or 1: on the other one, which then stays."""
+    rng, recorded = np.random.default_rng(0), Recorder(2, 0, 7, 0)
+    for _ in range(moves):
+        box = 2 * rng.integers(2)
+        other = 2 - box
+        if recorded.now[other + 1] == 1:
+            continue  # the other one stands on it
+        if recorded.now[box + 1] == 0 and rng.random() < 0.5:
+            recorded.lift(box, recorded.now[other], 1)
+            continue
+        x = rng.uniform(0, 10)
+        while abs(x - recorded.now[other]) < 1:
+            x = rng.uniform(0, 10)
+        recorded.lift(box, x, 0)
+    return recorded.roadmap()
+
+
+def test_a_box_stands_on_another_one_which_is_brought_there_before():
+    road = stacked()
+    assert arrangements(road, [2, 0, 7, 0], [5, 1, 5, 0]) == [[2, 0, 7, 0], [2, 0, 5, 0], [5, 1, 5, 0]]
+    swapped = arrangements(road, [5, 1, 5, 0], [5, 0, 5, 1])
+    assert swapped is not None and len(swapped) == 5  # down, aside, to the goal, and on top
+    assert [each[1] + each[3] for each in swapped] == [1, 0, 0, 0, 1]
+
+
+def test_nothing_floats():
+    assert arrangements(stacked(), [2, 0, 7, 0], [5, 1, 7, 0]) is None
