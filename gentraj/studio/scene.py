@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from gentraj.agents.roadmap.far_goals import roadmap_of_tensors
 from gentraj.envs.tasks.maze import Disc, Maze
 
 from ..plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILION
@@ -153,7 +154,7 @@ class MazeScene:
                                       opacity=opacity, position=(door.x, door.y, 0.005))
         run = self.loaded.run
         if run.roadmap is not None:
-            place_P2 = run.kept["place"][:, :2].numpy()
+            place_P2 = roadmap_of_tensors(run.kept).core_PG[:, :2]
             place_P3 = np.pad(place_P2, ((0, 0), (0, 1)), constant_values=WAY * self.unit / 2)
             self.api.add_point_cloud(f"{self.root}/places", place_P3, rgb(GREY), point_size=PLACE * self.unit,
                                      point_shape="circle")

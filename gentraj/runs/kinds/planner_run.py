@@ -22,7 +22,7 @@ from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.agents.planning.trust import Trust
 from gentraj.agents.realtime.background import Deadline
 from gentraj.agents.realtime.planner import RealTimePlanner
-from gentraj.agents.roadmap.far_goals import RoadmapConfig, roadmap_of_episodes
+from gentraj.agents.roadmap.far_goals import RoadmapConfig, roadmap_of_episodes, roadmap_of_tensors
 from gentraj.envs.making import default_horizon
 
 from ...config import JsonObject, settings
@@ -297,7 +297,8 @@ class PlannerRun(Run[PlannerRunConfig]):
     def example_goal(self, windows: Batch, obs_BO: Tensor) -> Tensor | None:
         """(B, G) goals for decisions in these states, far enough that the planner does not hold still."""
         if self.roadmap is not None:
-            return self.kept["place"][:1].expand(len(obs_BO), -1).to(obs_BO)
+            goal_G = torch.from_numpy(roadmap_of_tensors(self.kept).core_PG[0])
+            return goal_G.expand(len(obs_BO), -1).to(obs_BO)
         ranges = self.ranges().goal
         if ranges is None:
             return None
