@@ -163,8 +163,8 @@ def test_the_commands_that_are_listed_are_those_that_were_run() -> None:
         assert set(re.findall(r"zoo:(\S+)", each.commands[-1])) <= set(COMMANDS)
 
 
-def test_every_run_of_the_package_loads_and_has_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          capsys: pytest.CaptureFixture) -> None:
+def test_every_run_of_the_package_has_its_agent_and_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     assert gentraj("zoo") == 0
     listed = capsys.readouterr().out
@@ -173,6 +173,8 @@ def test_every_run_of_the_package_loads_and_has_its_score(tmp_path: Path, monkey
         scores = zoo.entry(name).scores
         assert (scores["step"], scores["steps"]) == (run.step, run.config.training.steps)
         assert f"zoo:{name} " in listed and scores["agent"] == run.summary
+        if run.acting is not None:
+            run.agent()
     assert gentraj("evaluate", "zoo:pointmaze-umaze-student", "--episodes", 3, "--out", "three.json") == 0
     found = read_json(Path("three.json"))["returns"]
     card = zoo.entry("pointmaze-umaze-student").scores["returns"][:3]

@@ -172,8 +172,9 @@ def unpack(packed: Path, folder: Path) -> None:
 
 
 def hash_of(packed: Path) -> str:
-    """SHA-256 of the settings and the weights of a packed run."""
-    return hashlib.sha256((packed / RunFolder.CONFIG).read_bytes() + (packed / WEIGHTS).read_bytes()).hexdigest()
+    """SHA-256 of the settings, the weights and the kept data of a packed run."""
+    files = (packed / name for name in (RunFolder.CONFIG, WEIGHTS, RunFolder.REFERENCE))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _copy_cards(source: Path, target: Path) -> None:
