@@ -7,7 +7,7 @@ from .planning.sampler import PlannerConfig, Plans, PlanSampler, Trust
 from .planning.tracker import PlanTracker
 from .policies import POLICIES
 from .policies.actor import Actor
-from .policies.actor_critic import ActorCritic, ActorCriticConfig, ModelActor, NoiseActor, NoiseActorConfig
+from .policies.actor_critic import ActorCritic, ActorCriticConfig, ModelActor
 from .policies.critic import Critic, CriticConfig, ValueConfig, advantage_weights, expectile, state_value
 from .policies.policy import ActionModel, Policy, PolicyConfig, Transition
 from .policies.scales import StateActionScales
@@ -22,7 +22,7 @@ from .wrappers import NoisyAgent
 __all__ = [
     "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
     "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "ModelActor",
-    "NoiseActor", "NoiseActorConfig", "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler", "PlanTracker",
+    "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler", "PlanTracker",
     "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner", "SB3Policy",
     "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig",
     "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "policy_prior", "score", "state_value",

@@ -4,7 +4,7 @@
     L_pi(phi)  = pull(phi) - eta E[Q(s, pi(s, z))] / E|Q(s, pi(s, z))|
 
 Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. The policies of
-this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL and GFP; DROL.
+this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL and GFP.
 """
 
 from __future__ import annotations
@@ -14,23 +14,19 @@ from functools import partial
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from einops import rearrange, repeat
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import Fraction, settings
+from gentraj.config import settings
 from gentraj.device import to_device
-from gentraj.diffusion import DiffusionConfig
-from gentraj.families import ACTION_NETWORK
-from gentraj.networks import NetworkConfig
-from gentraj.randomness import OneStream, Seeds, as_noise
-from gentraj.training.optimization import LearningConfig, MovingAverage, Updates, adamw
+from gentraj.randomness import OneStream, Seeds
+from gentraj.training.optimization import Updates
 from gentraj.training.step import TrainingStep
-from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, refuse_options
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
 from .critic import Critic, CriticConfig
-from .policy import Policy, PolicyConfig, Transition, join
+from .policy import Policy, PolicyConfig, Transition
 from .scales import StateActionScales
 
 CHUNK = 5  # actions, the length of all chunks in Q-chunking (Li et al. 2025)
@@ -73,8 +69,7 @@ A = TypeVar("A", bound=ActorCriticConfig)
 class ActorCritic(Policy[A]):
     """An actor that maximises Q(s, a), and a pull towards the data.
 
-    A subclass says what the actor is: `next_actions`, `update_actor` and `sample`. Most derive from `ModelActor` or
-    `NoiseActor`.
+    A subclass says what the actor is: `next_actions`, `update_actor` and `sample`. Most derive from `ModelActor`.
     """
 
     def __init__(self, config: A, scales: StateActionScales):
@@ -159,95 +154,3 @@ class ModelActor(ActorCritic[A]):
 
     def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
         return self.model.sample(state_BS, seeds, options, number)
-
-
-@settings
-class NoiseActorConfig(LearningConfig):
-    """Settings of a network from noise to actions."""
-
-    network: NetworkConfig = field(default_factory=lambda: ACTION_NETWORK)
-    """The network from noise to actions."""
-    ema: Fraction = 0.995
-    """Decay of the exponential moving average of the weights, with which the policy acts."""
-    weight_decay: Fraction = 0.0
-
-
-class NoiseActor(ActorCritic[A]):
-    """An actor that is a network g(s, z) from noise z to a chunk of actions.
-
-    A subclass makes the network in its constructor and hands it to `act_by`. It implements `loss`, or an `update_actor`
-    of its own.
-    """
-
-    state_mask: Tensor
-
-    def act_by(self, network: nn.Module, learning: NoiseActorConfig | DiffusionConfig) -> None:
-        """Makes the network the actor, which learns as these settings say."""
-        self.network = network
-        self.average = MovingAverage(network, learning.ema)
-        self.learning = learning
-        self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        return super().optimizers() | {"actor": adamw(self.network, self.learning)}
-
-    @property
-    def network_calls(self) -> None:
-        """A decision is one call of the actor."""
-        return
-
-    @property
-    def noise_dim(self) -> int:
-        """How many standard normal numbers a chunk of actions is made from."""
-        return self.chunk * self.spec.act_dim
-
-    def latent(self, normal_RZ: Tensor) -> Tensor:
-        """(R, K, A) the actor's noise, made from standard normal numbers (R, `noise_dim`)."""
-        return normal_RZ.unflatten(1, (self.chunk, -1))
-
-    def noise(self, state_BS: Tensor, generator: torch.Generator, number: int = 1) -> Tensor:
-        """(B * number, K, A) noise for the actions of each state, one state after the other."""
-        normal_BX = torch.randn(len(state_BS), number * self.noise_dim, generator=generator)
-        return self.latent(rearrange(to_device(normal_BX, state_BS.device), "b (n z) -> (b n) z", n=number))
-
-    def act(self, network: nn.Module, state_RS: Tensor, z_RKA: Tensor) -> Tensor:
-        """(R, K * A) chunks of actions that the network makes from noise in one call."""
-        x = join(state_RS, z_RKA)
-        known = self.state_mask.expand_as(x)
-        return network(x, x * known, known, z_RKA.new_ones(1))[..., self.state_dim :].flatten(1)
-
-    def averaged(self, state_BS: Tensor, z_RKA: Tensor) -> Tensor:
-        """(B, N, K, A) actions of the averaged actor from the noise (B * N, K, A)."""
-        number = len(z_RKA) // len(state_BS)
-        if number > 1:
-            state_BS = repeat(state_BS, "b s -> (b n) s", n=number)
-        return self.act(self.average, state_BS, z_RKA).clamp(-1, 1).view(-1, number, *z_RKA.shape[1:])
-
-    def next_actions(self, state_BS: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        return self.averaged(state_BS, self.noise(state_BS, generator, number))
-
-    def sample(self, state_BS: Tensor, number: int, seeds: Seeds, options: SamplingOptions) -> Tensor:
-        refuse_options(options, "this policy acts by one call of its actor, which has no sampler, grid or eta")
-        noise = as_noise(seeds, len(state_BS), "states")
-        if number > 1:
-            noise = noise.several(number)
-        z_RKA = self.latent(to_device(noise.normal(self.noise_dim), state_BS.device))
-        return self.averaged(state_BS, options.temperature * z_RKA)
-
-    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return "one call of the actor"
-
-    def loss(self, t: Transition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The pull, a scalar, and the actor's actions (B, K * A), whose value is to rise."""
-        raise NotImplementedError
-
-    def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
-        return self.learn(*self.loss(t, step.generator), t, step)
-
-    def learn(self, pull: Tensor, chunk_BX: Tensor, t: Transition, step: TrainingStep) -> dict[str, Tensor]:
-        """One optimiser step of the actor on L_pi. Returns metrics."""
-        value_B = self.value(t.state_BS, chunk_BX.clamp(-1, 1), step)
-        loss = pull - (value_B * t.weight_B).mean()
-        norm = step.descend(loss, "actor", self.learning.max_grad_norm)
-        step.follow(self.average, self.network)
-        return {"pull": pull.detach(), "actor_grad_norm": norm.detach()}

@@ -92,7 +92,7 @@ def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Pat
         assert torch.isfinite(act(run.ready(DEVICE))).all()
 
 
-@pytest.mark.parametrize("name", ["veteran", "bc-gan", "iql", "diffusion-ql", "drol", "world-model"])
+@pytest.mark.parametrize("name", ["veteran", "bc-gan", "iql", "diffusion-ql", "fql", "world-model"])
 def test_one_of_two_processes_trains_without_a_wait(name: str, data: dict[bool, Path], tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     """What it would send to the other one is on the device, as NCCL demands, which is not simulated."""

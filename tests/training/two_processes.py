@@ -59,8 +59,6 @@ def policy(name: str) -> PolicyRunConfig:
     changes: dict[str, Any] = {"batch_size": 16}
     if settings.model is not None:
         changes["model"] = settings.model.with_network(NARROW)
-    elif hasattr(settings, "actor"):
-        changes["actor"] = replace(settings.actor, network=NARROW)
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1, n_step=4)
     if name == "diffusion-ql":  # with all that the published preset draws
@@ -76,7 +74,7 @@ def world() -> Any:
 
 CONFIGS: dict[str, Callable[[], Any]] = {  # losses that are divided by statistics of a batch, and all kinds of draws
     "planner": lambda: planner("diffusion"), "latent": lambda: planner("latent"), "gan": lambda: planner("gan"),
-    **{name: lambda name=name: policy(name) for name in ("bc-diffusion", "iql", "diffusion-ql", "drol")},
+    **{name: lambda name=name: policy(name) for name in ("bc-diffusion", "iql", "diffusion-ql", "fql")},
     "world": world}
 
 

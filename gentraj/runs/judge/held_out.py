@@ -18,7 +18,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from gentraj.agents.policies.actor import Actor
-from gentraj.agents.policies.actor_critic import NoiseActor
+from gentraj.agents.policies.fql import FQL
 from gentraj.agents.policies.policy import ActionModel
 from gentraj.agents.prior import log_prob
 
@@ -119,7 +119,7 @@ def acts_by_density(run: PolicyRun) -> bool:
     """Whether a policy acts by a model that has a density of its own; that of a student is its teacher's."""
     policy = run.policy
     own = policy._modules.get("model")  # `action_model` may be that of a frozen policy
-    if isinstance(policy, NoiseActor) or not isinstance(own, ActionModel):
+    if isinstance(policy, FQL) or not isinstance(own, ActionModel):
         return False
     model = own.model
     return isinstance(model, SupportsLogProb) and not isinstance(model, FewStep)

@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_policies import bandit, chain, make, small
+from test_policies import bandit, make, small
 from torch import Tensor, nn
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Transition
 from gentraj.data import Windows
-from gentraj.randomness import RowNoise, generator
+from gentraj.randomness import generator
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import Batch, SamplingOptions
-
-NOISE_ACTORS = ["fql", "drol"]
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Transition]:
@@ -65,13 +63,9 @@ def test_the_next_action_is_the_best_of_the_backup_with_clipped_noise() -> None:
     torch.testing.assert_close(seen[0], (0.3 + 0.5 * noise_B1).clamp(-1, 1))
 
 
-@pytest.mark.parametrize("name", NOISE_ACTORS)
-def test_the_losses_of_an_actor_reach_the_actor_and_nothing_else(name: str) -> None:
-    policy, t = made(name)
-    if name == "fql":
-        loss, chunk_BX = policy.distillation(t, policy.noise(t.state_BS, generator(1)))
-    else:
-        loss, chunk_BX = policy.loss(t, generator(1))
+def test_the_losses_of_an_actor_reach_the_actor_and_nothing_else() -> None:
+    policy, t = made("fql")
+    loss, chunk_BX = policy.distillation(t, policy.noise(t.state_BS, generator(1)))
     x_BHD = torch.zeros(len(t.state_BS), 1, policy.spec.dim)
     step = TrainingStep(Batch(x_BHD, x_BHD == 0), {}, generator(2))
     (loss - policy.value(t.state_BS, chunk_BX, step).mean()).backward()
@@ -80,9 +74,8 @@ def test_the_losses_of_an_actor_reach_the_actor_and_nothing_else(name: str) -> N
     assert all(p.requires_grad for p in policy.critic.q.parameters())
 
 
-@pytest.mark.parametrize("name", NOISE_ACTORS)
-def test_a_decision_is_one_call_and_a_sampler_is_refused(name: str) -> None:
-    policy, _ = made(name)
+def test_a_decision_is_one_call_and_a_sampler_is_refused() -> None:
+    policy, _ = made("fql")
     actor = Actor(policy, -np.ones(1), np.ones(1))
     actor.act(torch.zeros(3, 2))
     assert actor.network_calls == 1 and policy.sampling() == "one call of the actor"
@@ -103,29 +96,3 @@ def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() 
     expected_B = (data_B / T).exp() / ((data_B / T).exp() + (own_B / T).exp())
     torch.testing.assert_close(guidance_B, expected_B)
     assert guidance_B[0] > 0.5 > guidance_B[1]
-
-
-# -- the nearest candidate: DROL
-
-
-def test_the_candidate_nearest_to_the_data_s_action_learns() -> None:
-    policy, _ = made("drol", alpha=2.0)
-    t = transition([0.0, 0.0, 0.0], [0.5, -0.5, 1.0])
-    policy.network = Network()
-    z_BNKA = torch.tensor([[-0.5, 0.4, 0.9], [0.6, 0.1, -2.0], [3.0, 0.7, -1.0]])[..., None, None]
-    z_BKA = policy.nearest(t, z_BNKA)
-    # -2 and 3 count as -1 and 1: |-0.5 - -1| < |-0.5 - 0.1|, and 1 is the action itself
-    assert z_BKA.flatten().tolist() == pytest.approx([0.4, -2.0, 3.0])
-    loss, chunk_BX = policy.pull(t, z_BKA)
-    assert loss.item() == pytest.approx(2 * (0.1**2 + 1.5**2 + 2**2) / 3, rel=1e-5)
-    assert torch.equal(chunk_BX, z_BKA.flatten(1))
-
-
-def test_the_noise_of_drol_is_uniform_in_a_ball() -> None:
-    policy = make(small("drol", chunk=3), chain())
-    assert policy.noise_dim == 3 + 2
-    z_BX = policy.latent(RowNoise(range(4000)).normal(5)).flatten(1)
-    share = (z_BX.norm(dim=1) / 3**0.5) ** 3  # the volume of the ball that is nearer to 0
-    assert share.max() <= 1 and share.mean().item() == pytest.approx(1 / 2, abs=0.02)
-    assert share.var().item() == pytest.approx(1 / 12, abs=0.005) and z_BX.mean(0).abs().max() < 0.05
-    torch.testing.assert_close(z_BX.T @ z_BX / 4000, 3 / 5 * torch.eye(3), rtol=0, atol=0.05)
