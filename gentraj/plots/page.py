@@ -126,6 +126,14 @@ def _figure(picture: Picture) -> str:
     return f'<figure><img alt="{alt}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
+def text_table(rows: Iterable[Sequence[object]]) -> str:
+    """A table for a terminal: cells by `show`, the first column aligned left and the others right."""
+    cells = [[show(cell) for cell in row] for row in rows]
+    first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+    line = "  ".join([f"{{:{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(line.format(*row) for row in cells)
+
+
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown; its cells are formatted by `show`, without characters that Markdown or HTML interpret."""
     cells = ([escape(" ".join(show(cell).split()), quote=False).replace("|", "&#124;") for cell in row] for row in rows)

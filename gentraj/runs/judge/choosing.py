@@ -21,6 +21,7 @@ from gentraj.envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
 from ...config import JsonObject, settings
 from ...data import Episodes
+from ...plots.page import text_table
 from ...progress import busy
 from ...randomness import for_choosing
 from ...training.checkpoint import saved_steps
@@ -175,19 +176,16 @@ def action_range(episodes: Episodes) -> Box:
 def table(ranking: Ranking, config: ChooseConfig) -> str:
     """The measures of all checkpoints and their ranks as a text table, and which is chosen."""
     names = [*next(iter(ranking.measures.values()))]
-    rows = [["step", *names, "rank"]]
-    rows += [[f"{step:,}", *(f"{row[name]:.4g}" for name in names), str(ranking.order.index(step) + 1)]
+    rows: list[list[object]] = [["step", *names, "rank"]]
+    rows += [[step, *(row[name] for name in names), ranking.order.index(step) + 1]
              for step, row in ranking.measures.items()]
     if config.episodes:
-        found = ranking.correlations()
-        rows.append(["rank correlation", *(f"{found[name]:.2f}" if name in found else "" for name in names), ""])
-    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
-    lines = ["".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+        rows.append(["rank correlation", *map(ranking.correlations().get, names), ""])
+    left_out = [f"no {name}: {reason}" for name, reason in ranking.left_out.items()]
     step, by = ranking.step, ranking.by
     why = f"{'most' if by in HIGHER else 'least'} {by}, {ranking.measures[step][by]:.4g}"
-    lines += [f"no {name}: {reason}" for name, reason in ranking.left_out.items()]
     chosen = "the last step" if step == max(ranking.measures) else f"step {step:,}"
-    return "\n".join([*lines, f"{chosen} has the {why}"])
+    return "\n".join([text_table(rows), *left_out, f"{chosen} has the {why}"])
 
 
 def to_store(ranking: Ranking, config: ChooseConfig) -> JsonObject:

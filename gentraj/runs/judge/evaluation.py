@@ -22,7 +22,7 @@ from ...acceleration import backend_of
 from ...config import with_settings, write_json
 from ...data import Episodes
 from ...files import check_folder, check_output
-from ...plots.page import show
+from ...plots.page import show, text_table
 from ...progress import busy, counted, say
 from ...trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from ..kinds.folder import RunFolder, last_evaluations
@@ -88,20 +88,16 @@ class Scores(dict[str, Any]):
 
     def __repr__(self) -> str:
         columns = {self["agent"]: self} | {name: self[name] for name in YARDSTICKS if self.get(name)}
-        rows = {"": list(columns)}
+        rows: list[list[object]] = [["", *columns]]
         for key in self:
             if key not in NOT_IN_TABLE and any(column.get(key) is not None for column in columns.values()):
-                rows[MEASURES.get(key, key)] = [show(column.get(key)) for column in columns.values()]
-        width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
+                rows.append([MEASURES.get(key, key), *(column.get(key) for column in columns.values())])
         about = [self["env_id"], episodes_scored(self)]
         if self["success_rate"] is not None:
             about.insert(1, f"{self.get('protocol', 'random-goal')} protocol")
         if "networks" in self:
             about.append(f"networks: {self['networks']}")
-        names = max(map(len, rows))
-        lines = [", ".join(about)]
-        lines += [f"{name:{names}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
-        return "\n".join([*lines, *self._notes()])
+        return "\n".join([", ".join(about), text_table(rows), *self._notes()])
 
     def _notes(self) -> Iterator[str]:
         """Yields what is to be known of the scores, in lines."""

@@ -21,6 +21,7 @@ from ...data import Windows, episodes_hash
 from ...entries import entry_word
 from ...plots import figures
 from ...plots.comparison import Curve, plot_learning_curves
+from ...plots.page import text_table
 from ...plots.signals import Signals, plot_signals
 from ...plots.style import BLUE, INK, ORANGE
 from ...progress import busy, counted, say
@@ -197,11 +198,11 @@ def off_policy(run: WorldModelRun, config: JudgeConfig) -> JsonObject:
 def table(judged: JsonObject) -> str:
     """The judgement as a text table."""
     at = [k for k in (1, 5, 10, HORIZON) if k <= judged["horizon"]]
-    lines = [f"{judged['windows']} held-out windows, step {judged['step']}: root mean square errors, environment units",
-             f"{'':34}" + "".join(f"{f'{k} steps':>12}" for k in at)]
+    rows = [["", *(f"{k} steps" for k in at)]]
     for group, guesses in judged["open_loop"].items():
-        lines += [f"{group + ', ' + guess:34}" + "".join(f"{error_T[k - 1]:12.4g}" for k in at)
-                  for guess, error_T in guesses.items()]
+        rows += [[f"{group}, {guess}", *(error_T[k - 1] for k in at)] for guess, error_T in guesses.items()]
+    lines = [f"{judged['windows']} held-out windows, step {judged['step']}: root mean square errors, environment units",
+             text_table(rows)]
     ends = judged["ends"]
     expected, found = (judged["calibration"][key][-1] for key in ("expected", "found"))
     lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['predicted']} predicted, {ends['both']} both",
