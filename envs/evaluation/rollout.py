@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -50,8 +50,6 @@ class RolloutSettings:
     """The parts of a dict observation that the agent was trained on (`Episodes.obs_keys`)."""
     goal_dims: tuple[int, ...] = ()
     """The entries of an observation that its goals are about (`Episodes.goal_dims`)."""
-    first: NonNegativeInt = 0
-    """The number of the first episode; `join` makes one rollout of several parts."""
     name: str = "agent"
     """The agent's name in the progress bar."""
 
@@ -103,8 +101,6 @@ class Rollout:
         return float(sums_E.sum() / self.lengths.sum())
 
 
-RolloutFn = Callable[..., Rollout]
-"""A function with the arguments and the result of `rollout`, which may play the episodes elsewhere."""
 DEFAULT_SETTINGS = RolloutSettings()
 
 
@@ -131,7 +127,7 @@ def rollout(agent: Agent | Any, make_env: MakeEnv | str, episodes: int, seed: in
     with closing(VectorEnvironment(make_env, batch, settings.obs_keys,
                                    workers=settings.workers > 0, time_limit=settings.time_limit, strict=False)) as envs:
         _check_fit(agent, envs, settings.goal_dims)
-        seeds = [fold(seed, i) for i in range(settings.first, settings.first + episodes)]
+        seeds = [fold(seed, i) for i in range(episodes)]
         player = _Player(agent, envs, seeds, settings, record, watch)
         limit = envs.layout.max_episode_steps or 0
         with bar(episodes * (limit or 1), f"{settings.name} in {envs.env_id}", "steps" if limit else "episodes",

@@ -26,7 +26,7 @@ from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering import Watch, rendering
 from ..tasks.maze import Disc
 from .own_agents import as_agent
-from .rollout import Rollout, RolloutFn, RolloutSettings, join, rollout
+from .rollout import Rollout, RolloutSettings, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault, bounds
 
@@ -70,8 +70,8 @@ class EvaluationConfig:
 
 
 def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
-                goal_dims: Sequence[int] = (), progress: bool = True, watch: Watch | None = None,
-                play: RolloutFn = rollout) -> tuple[dict[str, Any], Episodes]:
+                goal_dims: Sequence[int] = (), progress: bool = True,
+                watch: Watch | None = None) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent, anything that `rollout` takes, in `env`, anything that `environment_factory` takes.
 
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
@@ -80,7 +80,7 @@ def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_k
     name the `protocol` if it is not random-goal (with OGBench's, they have the success rate of each task); it is
     "single-task" in an environment that reports success but has no goals. They have a `deadline` if there is one.
     `watch` is shown the agent's episodes, in environments that render frames; `CannotRender` is raised before the first
-    episode if they cannot. `play` does what `rollout` does, perhaps elsewhere.
+    episode if they cannot.
 
     Where episodes do not finish, the scores are those of the others, "episodes" is their number, and "failures" says in
     a line what went wrong in each of the rest. Raises `EnvironmentFault` if none finishes.
@@ -96,10 +96,9 @@ def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_k
     shown = rendering(factory) if watch else factory
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FarFromData)  # of single observations; of all of them it is said below
-        played = _play_tasks(play, agent, shown, config, how, record=True, progress=progress, watch=watch)
+        played = _play_tasks(agent, shown, config, how, record=True, progress=progress, watch=watch)
     recorded = played.recorded
-    if recorded is None:
-        raise ValueError("`play` gave no recorded episodes; record them where `record` is true")
+    assert recorded is not None  # noqa: S101  as it is asked for
     say_far(agent.ranges, played, recorded)
     costs: dict[str, float | None] = dict.fromkeys(("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision"))
     if len(played.latency_ms):
@@ -111,7 +110,7 @@ def score_agent(agent: Agent | Any, env: str, config: EvaluationConfig, *, obs_k
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
     if config.baselines:
-        scores |= score_baselines(factory, config, obs_keys, progress, play)
+        scores |= score_baselines(factory, config, obs_keys, progress)
     if config.deadline_ms is not None:
         scores["deadline"] = punctuality(played.act_ms, config.deadline_ms) | played.timing
     if config.protocol != "random-goal":
@@ -138,8 +137,8 @@ def say_far(known: DataRanges | None, played: Rollout, recorded: Episodes) -> No
         say(f"the agent clamped {100 * clamped:.3g} % of the observations, which have an entry too far from its data")
 
 
-def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, config: EvaluationConfig,
-                how: RolloutSettings, *, watch: Watch | None = None, **options: Any) -> Rollout:
+def _play_tasks(agent: Agent, factory: EnvironmentFactory, config: EvaluationConfig, how: RolloutSettings, *,
+                watch: Watch | None = None, **options: Any) -> Rollout:
     """The episodes of all tasks of the protocol, one task after the other, with the same seeds.
 
     They are numbered through for `watch`. Raises `EnvironmentFault` if none finishes.
@@ -150,8 +149,8 @@ def _play_tasks(play: RolloutFn, agent: Agent, factory: EnvironmentFactory, conf
     for number, task in enumerate(factory.tasks):
         try:
             player = told_of_obstacles(agent, task)
-            parts.append(play(player, task, config.episodes, config.seed, how,
-                              watch=watch and partial(_watch_from, number * config.episodes, watch), **options))
+            parts.append(rollout(player, task, config.episodes, config.seed, how,
+                                 watch=watch and partial(_watch_from, number * config.episodes, watch), **options))
         except EnvironmentFault as fault:
             last = fault
             say(f"{how.name}: {fault}")
@@ -180,8 +179,8 @@ def _watch_from(first: int, watch: Watch, episode: int, env: object) -> None:
     watch(first + episode, env)
 
 
-def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_keys: Sequence[str], progress: bool,
-                    play: RolloutFn) -> dict[str, dict[str, Any] | None]:
+def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_keys: Sequence[str],
+                    progress: bool) -> dict[str, dict[str, Any] | None]:
     """Scores other agents on the config's episodes: in a PointMaze the noise-free, replanning controller, and a random
     agent if actions are bounded. An agent without a finished episode has no scores."""
     env = factory()
@@ -197,8 +196,7 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_k
         how = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
                               obs_keys=tuple(obs_keys))
         with suppress(EnvironmentFault):  # none finishes, which is said
-            scores[name] = summarize(_play_tasks(play, agent, factory, config, how, progress=progress), factory,
-                                     config.seed)
+            scores[name] = summarize(_play_tasks(agent, factory, config, how, progress=progress), factory, config.seed)
     return scores
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scoring import EvaluationConfig
 from gentraj.envs.evaluation.stepping import EnvironmentFault
 
@@ -17,7 +16,6 @@ from ..config import dotted_keys, settings, unknown_option
 from ..data import save_minari
 from ..data.minari_io import check_new_id
 from ..device import pick_device
-from ..experiments.pools import ray_rollout
 from ..progress import print_saved, say
 from ..runs.judge.evaluation import Acting, evaluate
 from ..runs.kinds.loading import load
@@ -28,14 +26,12 @@ from .options import (
     Configuring,
     Device,
     Given,
-    RayAddress,
     RunPath,
     SamplerOptions,
     below,
     load_trained,
     options_of,
     print_settings,
-    ray_tasks,
     with_options,
 )
 
@@ -77,9 +73,6 @@ class Evaluate(Configuring):
     accelerate: BackendName = "eager"
     """What runs the networks of RUN. compile: torch.compile, which takes a minute or more at first; openvino and
     openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
-    ray: RayAddress = None
-    """Split the episodes over the tasks of Ray (extra scale): at an address such as auto or host:6379, or without one
-    on this machine. All machines must share the run's folder. The scores are the same; times are not comparable."""
     device: Device = None
 
     def __call__(self) -> None:
@@ -87,7 +80,7 @@ class Evaluate(Configuring):
         if self.save_rollout is not None:
             check_new_id(self.save_rollout)
         scores = evaluate(run, self.env_id, acting=self._acting(run), out=self.out, video=self.video,
-                          play=self._play(run), **vars(self.config))
+                          **vars(self.config))
         if self.save_rollout is not None:
             save_minari(scores.recorded, self.save_rollout,
                         description=f"rollout of {run.summary} of {run.folder.absolute().name}")
@@ -119,12 +112,3 @@ class Evaluate(Configuring):
         acting = self._settings(run, self.given)
         fallback = self.fallback and load(self.fallback, device=pick_device(self.device))
         return Acting(acting, self.sampling.options(), fallback)
-
-    def _play(self, run: Run) -> RolloutFn:
-        """What plays the episodes of the run. Raises ValueError for options that cannot be had on Ray."""
-        if self.ray is None:
-            return rollout
-        if self.video is not None or self.accelerate != "eager":
-            raise ValueError("--ray plays the episodes in other processes, where --video and --accelerate cannot be "
-                             "had; leave them out")
-        return ray_rollout(ray_tasks(run.folder, self.ray))

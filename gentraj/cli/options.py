@@ -145,14 +145,9 @@ def pool_of(options: JobsOptions, folder: Path) -> Pool:
     """The pool for jobs that write into the folder. Raises ImportError if Ray is asked for and missing."""
     if options.ray is None:
         return LocalProcesses(options.jobs)
-    return ray_tasks(folder, options.ray, options.jobs)
-
-
-def ray_tasks(folder: Path, ray: Sequence[str], number: int | None = None) -> RayTasks:
-    """The pool of --ray, for jobs that write into the folder. Raises ImportError if Ray is missing."""
-    if len(ray) > 1:
-        raise ValueError(f"--ray is {' '.join(ray)}; give one address, or none for a cluster of this machine")
-    return RayTasks(folder, *ray, number=number)
+    if len(options.ray) > 1:
+        raise ValueError(f"--ray is {' '.join(options.ray)}; give one address, or none for a cluster of this machine")
+    return RayTasks(folder, *options.ray, number=options.jobs)
 
 
 def call(command: type[Command], argv: Sequence[str], prog: str) -> None:

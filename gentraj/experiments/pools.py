@@ -1,5 +1,5 @@
 """Runs jobs side by side: in processes of this machine, which stop when this process is stopped or dies, or as tasks of
-a Ray cluster of several machines, which also play the episodes of an evaluation."""
+a Ray cluster of several machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,14 +23,12 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from gentraj.envs.evaluation.rollout import DEFAULT_SETTINGS, Rollout, RolloutFn, RolloutSettings, join, rollout
 from gentraj.envs.making import import_named
 
 from ..files import write_file
 from ..process import end_with_parent
 from ..progress import bar, busy, one_line, say
 from ..training.loop import Interrupted, Interrupts
-from ..trajectory import Agent
 
 SECONDS_TO_SAVE = 30.0  # for a process whose parent has died
 RETRIES = 5  # how often a job is repeated whose worker was lost
@@ -237,14 +235,10 @@ class RayTasks:
         return min(available, self.most or available)
 
     def start(self, job: Job) -> Any:
-        return self.submit(job.function, *job.arguments)
-
-    def submit(self, function: Callable[..., object], *arguments: object) -> Any:
-        """Starts a call in a worker and returns Ray's reference to its result."""
         gpus = min(1.0, self.ray.cluster_resources().get("GPU", 0) / self.number)  # a share for each task at a time
         task = self.ray.remote(num_cpus=1, num_gpus=math.floor(1e4 * gpus) / 1e4, max_retries=RETRIES,
                                retry_exceptions=[WorkerStopped])(_work_in)
-        return task.remote(self.surroundings, function, arguments)
+        return task.remote(self.surroundings, job.function, job.arguments)
 
     def ended(self, running: Mapping[Any, Job], seconds: float) -> list[tuple[Any, str | None]]:
         done, _ = self.ray.wait(list(running), timeout=seconds, fetch_local=False)
@@ -259,13 +253,6 @@ class RayTasks:
         except self.ray.exceptions.RayError as error:  # workers were killed, memory ran out, or machines were lost
             return f"its worker was lost {RETRIES + 1} times ({type(error).__name__})"
         return None
-
-    def result(self, ref: Any) -> Any:
-        """What a call returned. Raises RuntimeError if it has failed."""
-        problem = self._problem(ref)
-        if problem is not None:
-            raise RuntimeError(problem)
-        return self.ray.get(ref)
 
     def stop(self, running: Iterable[Any]) -> None:
         refs = list(running)
@@ -292,41 +279,13 @@ class RayTasks:
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own in the place
 
 
-def _work_in(surroundings: Surroundings, function: Callable[..., object], arguments: tuple[object, ...]) -> object:
-    """Makes a call in a worker of Ray and returns its result. Raises `WorkerStopped` after a signal."""
+def _work_in(surroundings: Surroundings, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    """Makes a call in a worker of Ray. Raises `WorkerStopped` after a signal."""
     surroundings.enter()
     try:
-        return function(*arguments)
+        function(*arguments)
     except SystemExit as stop:
         if stop.code in [128 + one for one in signal.Signals]:
             raise WorkerStopped(f"stopped by {signal.Signals(int(stop.code) - 128).name}") from stop
         if stop.code:
             raise RuntimeError(f"ended with code {stop.code}") from stop
-        return None
-
-
-def ray_rollout(tasks: RayTasks) -> RolloutFn:
-    """A function that plays episodes as `rollout` does, in as many parts as a cluster runs tasks at a time.
-
-    An episode is a function of its own seed, so the result is the same as in one process with one thread, but for the
-    decisions' times. The agent is sent to the workers. Raises RuntimeError if a part fails, as where an environment is
-    faulty.
-    """
-    def play(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0,
-             settings: RolloutSettings = DEFAULT_SETTINGS, *, record: bool = False, progress: bool = True,
-             watch: None = None) -> Rollout:
-        size = -(-episodes // tasks.number)
-        refs = [tasks.submit(_part, agent, make_env, min(size, episodes - first), seed, replace(settings, first=first),
-                             record) for first in range(0, episodes, size)]
-        try:
-            return join([tasks.result(ref) for ref in refs])
-        except RuntimeError as error:
-            raise RuntimeError(f"a part of the evaluation {error}; without --ray, the episodes that finish are "
-                               "scored") from error
-
-    return play
-
-
-def _part(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int, settings: RolloutSettings,
-          record: bool) -> Rollout:
-    return rollout(agent, make_env, episodes, seed, settings, record=record, progress=False)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gentraj.agents.planning.planner import PlanFollower
 from gentraj.agents.realtime.background import Deadline
-from gentraj.envs.evaluation.rollout import RolloutFn, rollout
 from gentraj.envs.evaluation.scores import score_behaviour
 from gentraj.envs.evaluation.scoring import EvaluationConfig, score_agent
 from gentraj.envs.making import EnvironmentFactory, environment_factory, imported
@@ -122,8 +121,7 @@ class Scores(dict[str, Any]):
 
 def evaluate(what: Run | Path | str | Agent | Any, env: str | EnvironmentFactory | None = None, episodes: int = 50, *,
              acting: Acting | None = None, out: Path | str | None = None, video: Path | str | None = None,
-             obs_keys: Sequence[str] = (), play: RolloutFn = rollout, progress: bool = True,
-             **settings: Any) -> Scores:
+             obs_keys: Sequence[str] = (), progress: bool = True, **settings: Any) -> Scores:
     """Lets an agent act in an environment, and returns its scores and its episodes.
 
         print(gentraj.evaluate("runs/iql", episodes=20))
@@ -137,7 +135,7 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | EnvironmentFactory
 
     The scores are written to the file `out`; those of a run by default to evaluation.json in its folder, or to a file
     of their own beside it if those there are of more episodes of the same checkpoint. Videos of the first three
-    episodes are written into the folder `video`. `play` plays the episodes in the place of `rollout`.
+    episodes are written into the folder `video`.
 
     If episodes do not finish because the environment is faulty, the scores are those of the others and say so. Raises
     ValueError for unknown settings, for an agent without an environment, for files that cannot be written, before any
@@ -156,10 +154,10 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | EnvironmentFactory
         check_folder(Path(video), "video=")
     with videos(Path(video), FILMED) if video else nullcontext() as watch:
         if isinstance(what, Run):
-            scores = score_run(what, config, env_id, acting or OWN_ACTING, play=play, watch=watch, progress=progress)
+            scores = score_run(what, config, env_id, acting or OWN_ACTING, watch=watch, progress=progress)
             path = path or own_file(what, scores)
         else:
-            scores = score_own(what, config, env_id, acting, obs_keys, play=play, watch=watch, progress=progress)
+            scores = score_own(what, config, env_id, acting, obs_keys, watch=watch, progress=progress)
     if path is not None:
         write_json(path, scores)
         say(f"scores in {path}" + (f", videos in {video}" if video else ""))
@@ -167,14 +165,14 @@ def evaluate(what: Run | Path | str | Agent | Any, env: str | EnvironmentFactory
 
 
 def score_run(run: Run, config: EvaluationConfig, env: str | None = None, acting: Acting = OWN_ACTING, *,
-              play: RolloutFn = rollout, watch: Watch | None = None, progress: bool = True) -> Scores:
+              watch: Watch | None = None, progress: bool = True) -> Scores:
     """The scores of a run, which are not written anywhere; see `evaluate`."""
     env = environment_of(run, env)
     agent = acting.agent(run, env, config.deadline_ms)
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = score_agent(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                                   progress=progress, watch=watch, play=play)
+                                   progress=progress, watch=watch)
     if isinstance(agent, PlanFollower):
         say_leaps(agent.last_plan.leaps(run.reference))
     if why_none and scores["controller"] is None:
@@ -189,14 +187,14 @@ def score_run(run: Run, config: EvaluationConfig, env: str | None = None, acting
 
 
 def score_own(agent: Agent | Any, config: EvaluationConfig, env: str | None, acting: Acting | None,
-              obs_keys: Sequence[str], *, play: RolloutFn, watch: Watch | None, progress: bool) -> Scores:
+              obs_keys: Sequence[str], *, watch: Watch | None, progress: bool) -> Scores:
     """The scores of an agent that is no run, under its name. Raises ValueError without an environment, and for a way of
     acting, which only a run has."""
     if env is None:
         raise ValueError("an agent does not say which environment it acts in; give env=, a Gymnasium id or a task name")
     if acting is not None:
         raise ValueError("acting= says how a run acts, and this is an agent; leave it out")
-    scores, episodes = score_agent(agent, env, config, obs_keys=obs_keys, play=play, watch=watch, progress=progress)
+    scores, episodes = score_agent(agent, env, config, obs_keys=obs_keys, watch=watch, progress=progress)
     return Scores({"agent": getattr(agent, "__name__", type(agent).__name__)} | scores, episodes)
 
 

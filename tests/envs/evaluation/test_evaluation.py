@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gentraj.data import Episodes
+from gentraj.envs.evaluation import scoring
 from gentraj.envs.evaluation.rollout import Rollout, RolloutSettings, rollout
 from gentraj.envs.evaluation.scores import DataReturns, score_behaviour
 from gentraj.envs.evaluation.scoring import (
@@ -53,7 +54,7 @@ def test_statistics_against_hand_calculation():
     assert outlier["return_iqm"] == 1 and outlier["first_hit_median"] is None
 
 
-def test_a_deadline_holds_for_one_environment():
+def test_a_deadline_holds_for_one_environment(monkeypatch):
     config = EvaluationConfig(episodes=2, baselines=False, deadline_ms=1e6)
     seen = []
 
@@ -61,7 +62,8 @@ def test_a_deadline_holds_for_one_environment():
         seen.append(settings)
         return rollout(agent, factory, episodes, seed, settings, **options)
 
-    result, _ = score_agent(RandomAgent([-1], [1]), "Pendulum-v1", config, progress=False, play=play)
+    monkeypatch.setattr(scoring, "rollout", play)
+    result, _ = score_agent(RandomAgent([-1], [1]), "Pendulum-v1", config, progress=False)
     assert (result["deadline"]["acts"], result["deadline"]["misses"]) == (400, 0)
     late = punctuality(np.array([5.0, 1.0, 5.1, 3.0]), 5.0)
     assert (late["misses"], late["miss_rate"], late["act_ms_p50"], late["act_ms_worst"]) == (1, 0.25, 4.0, 5.1)
@@ -141,7 +143,8 @@ def test_the_single_goal_protocol_is_that_of_d4rl():
 
 
 @pytest.mark.parametrize("broken", [0, 2])
-def test_the_protocol_of_ogbench_plays_five_tasks_equally_often_and_one_that_fails_costs_its_own_episodes(broken):
+def test_the_protocol_of_ogbench_plays_five_tasks_equally_often_and_one_that_fails_costs_its_own_episodes(
+        broken, monkeypatch):
     def play(agent, factory, episodes, seed, settings, *, watch, **options):
         task = factory.kwargs["task_id"]
         if task == broken:
@@ -152,7 +155,8 @@ def test_the_protocol_of_ogbench_plays_five_tasks_equally_often_and_one_that_fai
 
     factory, seen = environment_factory("ogbench/cube-single", protocol="ogbench"), []
     config = EvaluationConfig(episodes=2, seed=7, protocol="ogbench", baselines=False)
-    whole = _play_tasks(play, RandomAgent([-1], [1]), factory, config, RolloutSettings(),
+    monkeypatch.setattr(scoring, "rollout", play)
+    whole = _play_tasks(RandomAgent([-1], [1]), factory, config, RolloutSettings(),
                         watch=lambda episode, task: seen.append((episode, task)))
     assert seen == [(n, (1 + n // 2, 7)) for n in range(10) if 1 + n // 2 != broken]
     scores = summarize(whole, factory)
