@@ -10,8 +10,7 @@ import numpy as np
 from gentraj.envs.tasks.maze import Disc
 
 from .drawing import Place, colours_in_words, on_floor
-from .driving import SideBySide
-from .export import Download, downloads, world_page
+from .export import Download, downloads
 from .loading import Loaded, agents_like, alike
 from .planning import Answer, ranges
 from .scene import MazeScene, Scene, scene_of
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 NONE = "none"
 TEXTS_EVERY = 0.2  # seconds
-DRAG = ": drag me"
 SLIDERS = {
     "steps": ("Sampling steps", 1, "Network calls of the sampler: more are finer and slower"),
     "candidates": ("Plans", 1, "How many are sampled, of which one is followed"),
@@ -130,9 +128,9 @@ class Controls:
             self.world_view.close()
             self.world_view = None
         if predicts:
-            self.world_view = WorldView(self.gui, self.api, session, self._send_prediction)
+            self.world_view = WorldView(self.gui, self.api, session)
         else:
-            self.scenes = [scene_of(self.api, session, side, DRAG) for side in range(len(session.shown))]
+            self.scenes = [scene_of(self.api, session, side) for side in range(len(session.shown))]
         self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
         for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
             folder.visible = not predicts
@@ -223,9 +221,6 @@ class Controls:
             x, y = (place - scene.offset_2).tolist()
             disc = Disc(x, y, self.radius.value * scene.unit)
             self.session.worker.do(f"{disc}", lambda: self.session.block(*self.session.discs, disc))
-
-    def _send_prediction(self, world: Loaded, beside: SideBySide) -> None:
-        self._send(lambda: ("prediction.html", world_page(world, beside).encode()))
 
     def _send(self, download: Download) -> None:
         name, content = download()

@@ -21,6 +21,7 @@ THIN = 1.5  # thickness of lines in pixels
 THICK = 4.0
 EDGE = 7.0
 SKY, GROUND = (255, 255, 255), (190, 195, 215)
+DRAG = ": drag me"  # beside the name of what can be dragged
 
 
 Place = tuple[float, float, float]

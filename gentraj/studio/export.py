@@ -1,13 +1,10 @@
-"""What a browser can take along: a picture, the plan, a video of the closed loop, and pages: what the studio shows as
-one HTML file that needs neither the studio nor a network."""
+"""What a browser can take along: a picture, the plan, and a video of the closed loop."""
 
 from __future__ import annotations
 
-import html
 import io
-import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,27 +14,17 @@ import numpy as np
 from gentraj.envs.evaluation.replay import CannotReplay, simulated
 from gentraj.envs.rendering import rendering, videos
 
-from .driving import Drive, SideBySide, compare_with_simulator, put
-from .loading import Loaded, agents_like
+from .driving import Drive, put
 from .planning import Answer
-from .scene import scene_of
 from .session import Session
-from .world_view import FRAMES_PER_SECOND, pair_of
 
 if TYPE_CHECKING:
-    from viser import ClientHandle, ViserServer
+    from viser import ClientHandle
 
 Download = Callable[[], tuple[str, bytes]]
 """A function that makes a file: its name and its content."""
-Frames = Callable[["ViserServer"], Iterator[float]]
-"""A function that draws into a server's scene, and yields after each drawing the seconds for which it is shown."""
 PICTURE = 900, 1400  # height and width in pixels
 PATIENCE = 60.0  # seconds that a browser has to draw it
-CAPTION = """<aside style="position:fixed;right:12px;top:12px;max-width:46ch;padding:8px 12px;border-radius:6px;
-background:rgba(255,255,255,.88);color:#333;font:13px/1.4 system-ui,sans-serif;pointer-events:none;z-index:9">{}</aside>
-"""
-MOST_FRAMES = 300  # of a closed loop
-LAST_FRAME_SECONDS = 2.0  # seconds for which the last drawing is shown
 
 
 def downloads(session: Session, client: ClientHandle) -> dict[str, Download]:
@@ -57,7 +44,6 @@ def downloads(session: Session, client: ClientHandle) -> dict[str, Download]:
         return "plan.npz", plan_npz(session.answers[0])
 
     return {"Picture": picture,
-            "Page (.html)": lambda: ("studio.html", session_page(session).encode()),
             "Plan (.npz)": plan,
             "Video of the closed loop": lambda: ("loop.mp4", video(session.drive))}
 
@@ -106,85 +92,3 @@ def video(drive: Drive | None) -> bytes:
         env.close()
         [path] = Path(folder).iterdir()
         return path.read_bytes()
-
-
-def static_page(frames: Frames, lines: Sequence[str]) -> str:
-    """Returns an HTML page that shows what `frames` draws, with a player if it draws more than once, and these lines
-    of plain text."""
-    from .local_server import LocalServer  # with viser, which may be missing
-
-    server = LocalServer()  # viser's scenes belong to a server; nobody connects to this one
-    try:
-        drawn = frames(server)
-        first = next(drawn)  # a recording begins with what is there
-        serializer = server.get_scene_serializer()
-        for seconds in itertools.chain([first], drawn):
-            serializer.insert_sleep(seconds)
-        page = serializer.as_html()
-    finally:
-        server.stop()
-    head, tail = page.rsplit("</body>", 1)
-    return f"{head}{CAPTION.format('<br>'.join(map(html.escape, lines)))}</body>{tail}"
-
-
-def session_page(session: Session) -> str:
-    """Returns a page of a session's newest plans and of its closed loop so far."""
-    drive = session.drive
-
-    def frames(server: ViserServer) -> Iterator[float]:
-        scenes = [scene_of(server.scene, session, side) for side in range(len(session.shown))]
-        server.initial_camera.position, server.initial_camera.look_at = scenes[0].camera
-        for side, scene in enumerate(scenes):
-            scene.draw(session.answers.get(side))
-        if drive is not None:
-            every = max(-(-drive.steps // MOST_FRAMES), 1)
-            for step in [*range(0, drive.steps, every), drive.steps]:
-                scenes[0].draw(drive.plan_at(step) or session.answers.get(0), step)
-                yield every / drive.fps
-        yield LAST_FRAME_SECONDS
-
-    lines = [f"{each.name}: {each.run.summary}" for each in session.shown]
-    if 0 in session.answers:
-        lines.append(str(session.answers[0]).replace("**", ""))
-    if drive is not None:
-        lines.append(str(drive))
-    return static_page(frames, lines)
-
-
-def world_page(world: Loaded, beside: SideBySide) -> str:
-    """Returns a page of a prediction beside the simulator."""
-    steps = len(beside.act_TA)
-
-    def frames(server: ViserServer) -> Iterator[float]:
-        pair = pair_of(server.scene, "/prediction", world)
-        server.initial_camera.position, server.initial_camera.look_at = pair.camera
-        for step in range(steps + 1):
-            pair.draw(beside, step)
-            yield 1 / FRAMES_PER_SECOND
-        yield LAST_FRAME_SECONDS
-
-    return static_page(frames, [
-        f"{world.name}: {world.run.summary}",
-        "the simulator and, in blue to orange, what the world model predicts for the same actions",
-        f"after {steps} steps: error {beside.error_T[-1]:.2f}, uncertainty {beside.uncertainty_T[-1]:.2f}, trusted for "
-        f"{beside.trusted} steps"])
-
-
-def first_page(loaded: Sequence[Loaded], steps: int) -> str:
-    """Returns a page of the first run: its plan and `steps` steps of its closed loop, or for a world model so many
-    steps beside the simulator, with the actions of the first other run in its environment, or random ones.
-
-    Raises ValueError where there is no plan, or the closed loop fails.
-    """
-    first = loaded[0]
-    if first.kind == "world model":
-        actor = next(iter(agents_like(first, loaded)), None)
-        return world_page(first, compare_with_simulator(first, actor, steps))
-    session = Session(loaded)
-    try:
-        session.ask()
-        session.plan(None)
-        session.step(steps)
-        return session_page(session)
-    finally:
-        session.close()

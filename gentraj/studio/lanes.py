@@ -13,7 +13,7 @@ import numpy as np
 from ..plots.signals import choose_entries, executed, left_out
 from ..plots.style import BLUE, GREEN, GREY
 from ..runs.show.floor import entry_names
-from .drawing import EDGE, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb, trust_colours
+from .drawing import DRAG, EDGE, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb, trust_colours
 from .driving import SideBySide
 from .loading import Loaded
 from .planning import Answer
@@ -161,15 +161,14 @@ class Lanes:
 class SignalScene:
     """What an agent observed and did, and what it plans, over time.
 
-    What a planner begins from can be dragged before the first step, and a goal at any time. `hint` stands beside the
-    first ball.
+    What a planner begins from can be dragged before the first step, and a goal at any time.
     """
 
     legend: tuple[str, ...] = (
         "Steps go to the right: blue is what was observed and done, then come plans; the thick one is followed.",
         "A lane is an entry's range in the data, or an action's limits. Drag a planner's balls up or down.")
 
-    def __init__(self, api: SceneApi, session: Session, side: int = 0, hint: str = ""):
+    def __init__(self, api: SceneApi, session: Session, side: int = 0):
         self.session = session
         self.loaded = session.shown[side]
         self.lanes = Lanes(api, f"/run{side}", self.loaded, side)
@@ -183,10 +182,10 @@ class SignalScene:
         ball = self.lanes.ball
         for entry in map(int, self.lanes.entries):
             if entry < data.obs_dim and self.loaded.kind == "planner":
-                label = "" if self.starts else f"start{hint}"
+                label = "" if self.starts else f"start{DRAG}"
                 self.starts[entry] = ball(f"start{entry}", entry, GREEN, self._asks(session.start_at, entry), label)
             if entry in data.goal_dims:
-                label = "" if self.goals else f"goal{hint}"
+                label = "" if self.goals else f"goal{DRAG}"
                 index = data.goal_dims.index(entry)
                 self.goals[index] = ball(f"goal{index}", entry, GOAL, self._asks(session.aim_at, index), label)
 

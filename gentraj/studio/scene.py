@@ -12,7 +12,21 @@ from gentraj.envs.tasks.maze import Disc, Maze
 
 from ..plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILION
 from .bodies import Body, BodyScene
-from .drawing import CROSSING, EDGE, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb, segments
+from .drawing import (
+    CROSSING,
+    DRAG,
+    EDGE,
+    GOAL,
+    THICK,
+    THIN,
+    Lines,
+    Place,
+    light,
+    on_floor,
+    plan_colours,
+    rgb,
+    segments,
+)
 from .lanes import SignalScene
 from .planning import Answer
 from .session import Session
@@ -53,13 +67,13 @@ class MazeScene:
     """The maze of a run's environment, seen from above at an angle.
 
     `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them. Of a run
-    with a roadmap, its places are drawn, and the way of a planner to the goal. `hint` stands beside the balls.
+    with a roadmap, its places are drawn, and the way of a planner to the goal.
     """
 
     legend: tuple[str, ...] = ("Drag a ball, the start or the goal: the plans follow.",
                                "A thin line is a plan up to where it arrives; the thick one is followed.")
 
-    def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze, hint: str = ""):
+    def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze):
         self.api = api
         self.session = session
         self.loaded = session.shown[side]
@@ -74,7 +88,6 @@ class MazeScene:
         self.frame = api.add_frame(self.root, show_axes=False, position=(*self.offset_2, 0.0))
         light(api)
         self._build_maze(maze, depth)
-        self.hint = hint
         self.start = self._marker("start", GREEN, session.move_start)
         self.goal: IcosphereHandle | None = None
         if len(session.goal) > 1 and self.loaded.has_goal:
@@ -173,7 +186,7 @@ class MazeScene:
     def _marker(self, name: str, colour: str, move: Callable[[np.ndarray], None]) -> IcosphereHandle:
         """A ball that can be dragged; `move` is called with the place on the floor under it."""
         handle = self.api.add_icosphere(f"{self.root}/{name}", BALL * self.unit, rgb(colour))
-        self.api.add_label(f"{self.root}/{name}/label", f"{name}{self.hint}", position=(0, 0, 0.25 * self.unit))
+        self.api.add_label(f"{self.root}/{name}/label", f"{name}{DRAG}", position=(0, 0, 0.25 * self.unit))
 
         async def drag(event: SceneNodeDragEvent) -> None:
             place = on_floor(event.client.camera.position, event.end_position, MARKER * self.unit)
@@ -196,12 +209,11 @@ class MazeScene:
         return handle
 
 
-def scene_of(api: SceneApi, session: Session, side: int = 0, hint: str = "") -> Scene:
-    """The scene of a session's chosen run, or of the one beside it (side 1). `hint` stands beside what can be dragged.
-    """
+def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:
+    """The scene of a session's chosen run, or of the one beside it (side 1)."""
     maze = session.loaded.maze
     if session.loaded.base is None:
-        return SignalScene(api, session, side, hint)
+        return SignalScene(api, session, side)
     if maze is not None:
-        return MazeScene(api, session, side, maze, hint)
+        return MazeScene(api, session, side, maze)
     return BodyScene(api, session, side)

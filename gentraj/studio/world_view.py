@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,17 +90,12 @@ def pair_of(api: SceneApi, root: str, world: Loaded) -> Pair | SignalPair:
 
 
 class WorldView:
-    """The controls of a world model's run and its scene, for one browser; the session's worker does what they ask.
+    """The controls of a world model's run and its scene, for one browser; the session's worker does what they ask."""
 
-    `send` sends a page of a prediction to the browser.
-    """
-
-    def __init__(self, gui: GuiApi, api: SceneApi, session: Session,
-                 send: Callable[[Loaded, SideBySide], None]):
+    def __init__(self, gui: GuiApi, api: SceneApi, session: Session):
         self.gui = gui
         self.session = session
         self.world = session.loaded
-        self.send = send
         self.pair = pair_of(api, "/prediction", self.world)
         self.beside: SideBySide | None = None
         self.playing = False
@@ -138,7 +132,6 @@ class WorldView:
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
             self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
-            gui.add_button("Page (.html)").on_click(lambda _: do("send", self._send))
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: do("show", self._show))
@@ -163,10 +156,6 @@ class WorldView:
             step = min(int(self.step.value), len(self.beside.act_TA))
             self.pair.draw(self.beside, step)
             self.status.content = self._status(self.beside, step)
-
-    def _send(self) -> None:
-        if self.beside is not None:
-            self.send(self.world, self.beside)
 
     def _toggle(self) -> None:
         self.playing = not self.playing

@@ -20,11 +20,10 @@ pytest.importorskip("playwright")
 from browser import CHROMIUM, Newcomer, chromium, until
 
 from gentraj.studio import driving
-from gentraj.studio.export import PICTURE, session_page
+from gentraj.studio.export import PICTURE
 from gentraj.studio.loading import load_runs
 from gentraj.studio.scene import GOAL, rgb
 from gentraj.studio.server import Studio
-from gentraj.studio.session import Session
 
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
               pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")]
@@ -123,20 +122,3 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
 
     page.close()
     browserless.until(lambda: session.worker.closed and not studio.views)
-
-
-def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio, tmp_path: Path):
-    session = Session(studio.loaded)
-    session.ask()
-    session.plan()
-    session.step(5)
-    path = tmp_path / "page.html"
-    path.write_text(session_page(session))
-    session.close()
-    page, asked = window.new_page(), []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{path.as_uri()}?{COARSE}")
-    page.get_by_text("plans trusted").wait_for()
-    page.locator("canvas").first.wait_for()
-    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {f"{path.as_uri()}?{COARSE}"}
-    page.close()

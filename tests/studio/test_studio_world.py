@@ -1,24 +1,17 @@
-"""A world model predicts the outcome of the simulator's actions, and pages show it without the studio."""
+"""A world model predicts the outcome of the simulator's actions."""
 
 from __future__ import annotations
 
-import base64
-import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
-import zstandard
 from gymnasium.spaces import Box
-from small import gentraj
 
 from gentraj.studio.controls import NONE, Controls
 from gentraj.studio.driving import compare_with_simulator
-from gentraj.studio.export import static_page
 from gentraj.studio.loading import Loaded
 from gentraj.studio.session import Session
 from gentraj.studio.world_view import RANDOM, WorldView
@@ -91,7 +84,7 @@ def test_an_actor_of_another_environment_is_refused(world: Loaded):
 def test_the_panel_draws_both_bodies_at_the_chosen_step(client: Any, bodies: list[Loaded]):
     session = Session(bodies)
     session.choose(bodies[1])
-    panel = WorldView(client.gui, client.scene, session, lambda *_: None)
+    panel = WorldView(client.gui, client.scene, session)
     panel.steps.value = STEPS
     panel.actor.value = RANDOM
     panel.ask()
@@ -123,40 +116,3 @@ def test_where_a_world_model_is_chosen_nothing_is_left_of_plans(client: Any, bod
     controls.run.value = "planner"
     assert session.worker.wait("choose", "plan", "draw") and controls.denoising.visible
     session.close()
-
-
-def scene_in(page: str) -> dict:
-    """The recorded scene that a page holds."""
-    found = re.search(r'__VISER_EMBED_DATA__="([^"]+)"', page)
-    assert found
-    data = zstandard.decompress(base64.b64decode(found[1])[8:])
-    return msgspec.msgpack.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
-
-
-def test_a_page_holds_every_drawing_for_its_time_and_its_caption_is_text():
-    def frames(server):
-        ball = server.scene.add_icosphere("/ball", 1.0)
-        for x in range(3):
-            ball.position = (x, 0, 0)
-            yield 0.5
-
-    page = static_page(frames, ["one <b>", "two"])
-    assert "one &lt;b&gt;<br>two" in page
-    scene = scene_in(page)
-    assert scene["durationSeconds"] == 1.5
-    moves = [(time, message["position"][0]) for time, message in scene["messages"]
-             if message["type"] == "SetPositionMessage" and message["name"] == "/ball"]
-    assert moves[-2:] == [(0.5, 1.0), (1.0, 2.0)]
-
-
-def test_the_command_writes_pages_that_need_nothing_else(bodies: list[Loaded], tmp_path: Path):
-    planner, world, _ = [each.run.folder for each in bodies]
-    scenes = []
-    for folders, words in (([planner], "planner: "), ([world, planner], "world: ")):
-        assert gentraj("studio", *folders, "--export-page", tmp_path / "page.html", "--page-steps", 3) == 0
-        page = (tmp_path / "page.html").read_text()
-        assert words in page and not re.findall(r"""(?:src|href)=["'](?!data:)[^"'#]""", page[:2000])
-        scenes.append(scene_in(page))
-    assert scenes[0]["durationSeconds"] > 2
-    names = {message.get("name", "") for _, message in scenes[1]["messages"]}
-    assert {"/prediction/real/1", "/prediction/predicted/1"} <= names
