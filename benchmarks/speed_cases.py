@@ -33,10 +33,11 @@ from gentraj.agents.policies.policy import Policy
 from gentraj.agents.policies.scales import StateActionScales
 from gentraj.agents.policies.td3bc import DETERMINISTIC
 from gentraj.data import ContextConfig, Episodes, Windows
-from gentraj.diffusion import Diffusion, DiffusionConfig, Guided
+from gentraj.diffusion import Diffusion, DiffusionConfig, Guided, NoisyValue
 from gentraj.envs.evaluation.vector import VectorEnvironment
 from gentraj.envs.making import environment_factory
 from gentraj.families import GAUSSIAN
+from gentraj.models.sampling import Plugin
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -87,7 +88,7 @@ def value_network(setting: Setting, device: torch.device, backend: str = "eager"
     return value
 
 
-def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Value], Guided]) -> Mapping[str, Call]:
+def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Value], Plugin]) -> Mapping[str, Call]:
     start, model = start_of(setting, batch), model_of(setting, setup.device)
     return {name: partial(gentraj.accelerate(model, name).sample, start,
                           guide=guide(value_network(setting, setup.device, name)))
@@ -212,7 +213,7 @@ def _ddim(title: str, setting: Setting, batch: int) -> Case:
                 partial(plans, setting=setting, batch=batch, options=SamplingOptions("ddim", setting.few)))
 
 
-def _guided(title: str, setting: Setting, batch: int, guide: Callable[[Value], Guided]) -> Case:
+def _guided(title: str, setting: Setting, batch: int, guide: Callable[[Value], Plugin]) -> Case:
     def peer(setup: Setup) -> Call:
         return diffusers_plan(setup, setting, batch, value_network(setting, setup.device))
 
@@ -235,8 +236,11 @@ def _decide(who: str, agent_on: AgentOn, batch: int, goal_dim: int = 0) -> Case:
     return Case(f"decision by {who}{many}", {}, ours)
 
 
-DEFAULT = partial(Guided, scale=SCALE)
-NOISY = partial(DEFAULT, at="noisy")
+def noisy(value: Value) -> Plugin:
+    """The guide of a value that is asked at the noisy plans."""
+    return NoisyValue(lambda x_RHD, noise_R: value(x_RHD), SCALE)
+
+
 CASES: dict[str, Case] = {
     "plan/hopper/1": _plan("one plan, horizon 32, 20 steps", HOPPER, 1),
     "plan/maze/1": _plan("one plan, horizon 128, 64 steps", MAZE, 1),
@@ -245,10 +249,9 @@ CASES: dict[str, Case] = {
     "ddim/hopper/1": _ddim("one plan by DDIM, horizon 32, 5 steps", HOPPER, 1),
     "ddim/hopper/64": _ddim("64 plans by DDIM, horizon 32, 5 steps", HOPPER, 64),
     "guided/hopper/1": _guided("one plan, horizon 32, 20 steps, guided by a value network, one gradient a step",
-                               HOPPER, 1, partial(NOISY, every=1)),
-    "guided/hopper/64": _guided("64 plans guided by a value network, its gradient in every second step", HOPPER, 64,
-                                NOISY),
-    "guided/clean/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16, DEFAULT),
+                               HOPPER, 1, noisy),
+    "guided/clean/16": _guided("16 plans guided by the same network in `Guided` by default", HOPPER, 16,
+                               partial(Guided, scale=SCALE)),
     "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
     "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
     "update/iql": _update("iql"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,10 +14,9 @@ from torch.optim import Optimizer
 from gentraj.config import Fraction, settings
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.windows import CONTEXTS, repeat_last
-from gentraj.device import constant, to_device, to_device_together
-from gentraj.diffusion.guidance import Guided, Tilt, moved
-from gentraj.diffusion.paths import over_rows
-from gentraj.models.sampling import Denoise, Denoising, Plugin
+from gentraj.device import constant, to_device_together
+from gentraj.diffusion.guidance import Guided, NoisyValue
+from gentraj.models.sampling import Plugin
 from gentraj.networks import ValueEnsemble
 from gentraj.networks.dit import Block
 from gentraj.networks.embedding import SinusoidalEmbedding
@@ -232,7 +230,7 @@ class PlanCritic(nn.Module):
         end rises by less than its slope says.
         """
         if self.config.noise_fraction:
-            return NoisyValue(self, scale)
+            return NoisyValue(self.relative, scale)
         return Guided(self.relative, scale)
 
     def _seen(self, z_RHD: Tensor, goal_RG: Tensor | None) -> Tensor:
@@ -270,40 +268,3 @@ class PlanCritic(nn.Module):
         noisy = signal_B11 * (signal_B11 * z_BHD + sigma_B11 * eps)
         noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
         return noisy, sigma_B
-
-
-@dataclass(frozen=True, eq=False)
-class NoisyValue(Plugin):
-    """Guidance by the values of noisy plans, as in Diffuser (Janner et al. 2022, algorithm 1): the gradient does not
-    pass through the model. It works for every noise path, and for a critic that was trained with the model's
-    normaliser.
-
-    The score of p(x_t) exp(scale * E[value | x_t]) is that of p plus the value's gradient g at x_t, so x0 moves by
-    scale sigma^2 / alpha * g. The critic's networks see alpha / (alpha^2 + sigma^2) x_t, at which their gradient is
-    taken, so that nothing is divided by alpha. Sampling raises ValueError for a gradient or a guided trajectory that is
-    not finite.
-    """
-
-    critic: PlanCritic
-    scale: float
-
-    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        if self.scale == 0:
-            return denoise
-        mask = sampling.condition.mask_BHD
-        values = sampling.normalizer.normalize(sampling.condition.values_BHD)
-
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            alpha = sampling.path.alpha(t)
-            sigma = sampling.path.sigma(t)
-            variance = alpha**2 + sigma**2
-            noise_R = to_device(sigma / variance.sqrt(), x.device)
-
-            def value(seen: Tensor) -> Tensor:
-                return self.critic.relative(sampling.normalizer.unnormalize(seen), noise_R)
-
-            seen = torch.where(mask, values, over_rows(alpha / variance) * x)
-            move = self.scale * over_rows(sigma**2 / variance) * Tilt(value, seen, sampling.checks).gradient
-            return moved(denoise(x, t), torch.where(mask, 0, move), sampling.checks)
-
-        return guided

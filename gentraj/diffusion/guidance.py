@@ -6,15 +6,15 @@ For hard constraints, the denoised trajectory is projected onto the feasible set
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
+from ..device import to_device
 from ..models.sampling import Checks, Denoise, Denoising, Guidance, Plugin, Preference, SampledRows, as_plugins
 from ..trajectory import Condition, Guide
 from .paths import NoisePath, over_rows
@@ -75,16 +75,14 @@ class ClassifierFree(Plugin):
 class Guided(Preference):
     """Samples from p(x) exp(scale * guide(x)); `guide` maps (R, H, D) in environment units to scores (R,).
 
-    With `at` "denoised" the guide sees the denoised trajectory. It is moved to x0' = argmax over z of
+    The guide sees the denoised trajectory. It is moved to x0' = argmax over z of
     scale * guide(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
     (Tweedie's formula of second order). The move is a step along Sigma times the guide's gradient (DPS, Chung et al.
     2023, equation 10), shortened where the guide at its end rises by less than its slope says. That takes one gradient
     of the guide, one more score, and one backward pass through the network. Sampling in many steps is exact for a
     Gaussian and a guide that is linear, or quadratic along one direction; for a quadratic guide along several, x0'
     falls short of the maximum.
-    With `at` "noisy" the gradient of the guide is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
-    guides that were trained on noisy trajectories, such as Diffuser's return.
-    The move, or the gradient at x, is computed in one of `every` denoisings, and wherever sigma^2 / alpha has changed
+    The move is computed in one of `every` denoisings, and wherever sigma^2 / alpha has changed
     by more than a factor of 2 since the last one; in the others, that one serves again.
     Where alpha is below 0.01, as in the first step of most paths, d x0 / dx says nothing; the move there is that of the
     trajectory a DDIM step cleaner, where sigma / alpha is 4, which costs one more denoising. Then the mean of a
@@ -102,14 +100,12 @@ class Guided(Preference):
 
     guide: Guide
     scale: float = 1.0
-    at: Literal["denoised", "noisy"] = "denoised"
     every: int = 2
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale) or self.at not in ("denoised", "noisy"):
-            raise ValueError(f"Guided has scale {self.scale} and at '{self.at}'; a finite number, and denoised or "
-                             "noisy, are expected")
+        if not math.isfinite(self.scale):
+            raise ValueError(f"Guided.scale is {self.scale}; a finite number is expected")
         if self.every < 1:
             raise ValueError(f"Guided.every is {self.every}; a number of at least 1 is expected")
         check_interval("Guided", self.interval)
@@ -146,36 +142,50 @@ class Guided(Preference):
                 _, repeated.last = tilted(led(path, x, x0, t, s), s)
             return moved(x0, repeated.last, sampling.checks)
 
-        if self.at == "noisy":
-            return within(self.interval, guided_by_noisy(denoise, guide, sampling, self.every), denoise)
         return within(self.interval, guided, denoise)
 
     @property
     def needs_denoiser(self) -> bool:
-        return self.at == "noisy"
+        return False  # a model that does not denoise chooses by the scores
 
     def prefer(self, x_RHD: Tensor) -> Tensor:
         return self.scale * self.scores(x_RHD)
 
 
-def guided_by_noisy(denoise: Denoise, guide: Guide, sampling: Denoising, every: int) -> Denoise:
-    """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `guide(x)` (R,) at x itself
-    (Dhariwal & Nichol 2021, algorithm 2). The gradient is taken anew as `Repeated` says.
+@dataclass(frozen=True, eq=False)
+class NoisyValue(Plugin):
+    """Classifier guidance (Dhariwal & Nichol 2021, algorithm 2), as in Diffuser (Janner et al. 2022, algorithm 1):
+    `value` was trained on noisy trajectories, and its gradient is taken there, not through the model.
 
-    `guide` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
+    The score of p(x_t) exp(scale * E[value | x_t]) is that of p plus the value's gradient g at x_t, so x0 moves by
+    scale sigma^2 / alpha * g. It works for every noise path: `value` maps alpha / (alpha^2 + sigma^2) x_t (R, H, D), in
+    environment units, and its noise level sigma / sqrt(alpha^2 + sigma^2), (R,) or (1,), to values (R,), so that
+    nothing is divided by alpha. Sampling raises ValueError for a gradient or a guided trajectory that is not finite.
     """
-    mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
-    repeated = Repeated(every, sampling.path)
 
-    def guided(x: Tensor, t: Tensor) -> Tensor:
-        x0, s = denoise(x, t), with_signal(sampling.path, t)
-        if repeated.due(s):
-            y = x if s is t else led(sampling.path, x, x0, t, s)
-            repeated.last = Tilt(guide, torch.where(mask, values, y), sampling.checks).gradient
-        move = gain(sampling.path, s) * torch.where(mask, 0, repeated.last)
-        return moved(x0, move, sampling.checks)
+    value: Callable[[Tensor, Tensor], Tensor]
+    scale: float
 
-    return guided
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        if self.scale == 0:
+            return denoise
+        mask = sampling.condition.mask_BHD
+        values = sampling.normalizer.normalize(sampling.condition.values_BHD)
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            alpha = sampling.path.alpha(t)
+            sigma = sampling.path.sigma(t)
+            variance = alpha**2 + sigma**2
+            noise_R = to_device(sigma / variance.sqrt(), x.device)
+
+            def value(seen: Tensor) -> Tensor:
+                return self.value(sampling.normalizer.unnormalize(seen), noise_R)
+
+            seen = torch.where(mask, values, over_rows(alpha / variance) * x)
+            move = self.scale * over_rows(sigma**2 / variance) * Tilt(value, seen, sampling.checks).gradient
+            return moved(denoise(x, t), torch.where(mask, 0, move), sampling.checks)
+
+        return guided
 
 
 class Repeated:

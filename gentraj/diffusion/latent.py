@@ -276,7 +276,7 @@ class LatentDiffusion(nn.Module):
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:
         """The plug-ins of the prior that stand for a plug-in on trajectories."""
-        if isinstance(plugin, Guided) and plugin.at == "denoised":
+        if isinstance(plugin, Guided):
             return [replace(plugin, guide=lambda y: plugin.guide(self.decode(y)))]
         if isinstance(plugin, ClassifierFree):
             return [plugin]

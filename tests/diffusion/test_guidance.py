@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from oracle import DOUBLE, GAUSSIAN, TO_NOISE, Mixture, normals, rotation
 from torch import Tensor, nn
 
 from gentraj.agents.planning.plan_critic import PlanCritic, PlanCriticConfig
-from gentraj.diffusion.guidance import ClassifierFree, Guided, Tilt, denoising_plugins, most_noise
+from gentraj.diffusion.guidance import ClassifierFree, Guided, NoisyValue, Tilt, denoising_plugins
 from gentraj.diffusion.paths import PATHS
 from gentraj.models.sampling import Checks, Preference
 from gentraj.trajectory import Condition
@@ -61,35 +60,30 @@ def test_a_linear_guide_moves_the_mean_by_what_is_exact_within_3_percent_in_five
     torch.testing.assert_close(guided[1], plain[1])
 
 
-@pytest.mark.parametrize("at", ["denoised", "noisy"])
 @pytest.mark.parametrize(("path", "levels"), [("flow", None), ("flow", 20), ("vp-cosine", 20), ("vp-linear", None)])
-def test_a_step_without_signal_is_guided_nearly_as_far_as_its_limit(path: str, levels: int | None,
-                                                                    at: Literal["denoised", "noisy"]) -> None:
-    """Its limit is that of the covariance of the data. A guide of noisy trajectories is what is expected of them."""
+def test_a_step_without_signal_is_guided_nearly_as_far_as_its_limit(path: str, levels: int | None) -> None:
+    """Its limit is that of the covariance of the data."""
     model, t = Exact(GAUSSIAN, PATHS[path](levels)), torch.ones(1, dtype=DOUBLE)
     sampling = model.sampling(Condition.empty(SPEC, 3))
     plain, x = sampling.unconditional(), normals(3, 4, 3)
-
-    def guide(x: Tensor) -> Tensor:
-        if at == "denoised":
-            return linear(x)
-        s = most_noise(model.path)
-        precision = torch.linalg.inv(model.path.alpha(s) ** 2 * GAUSSIAN.covariance + model.path.sigma(s) ** 2
-                                     * torch.eye(SIZE, dtype=DOUBLE))
-        return model.path.alpha(s) * NORMALIZER.normalize(x).flatten(1) @ precision @ LINEAR_MOVE
-
-    move = (Guided(guide, at=at).wrap(plain, sampling)(x, t) - plain(x, t)).flatten(1)
+    move = (Guided(linear).wrap(plain, sampling)(x, t) - plain(x, t)).flatten(1)
     assert ((move - LINEAR_MOVE).norm(dim=1) < 0.08 * LINEAR_MOVE.norm()).all()
 
 
 def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
-    """x0' = x0 + scale sigma^2 / alpha * gradient of the guide at x."""
+    """x0' = x0 + scale sigma^2 / alpha * gradient of the value with respect to x, which it sees in its own scale."""
     model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.6], dtype=DOUBLE)
     x, sampling = normals(5, 4, 3), model.sampling(Condition.empty(SPEC, 5))
     denoise, precision = sampling.unconditional(), PRECISIONS["full"]
-    found = Guided(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
-    gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
-    torch.testing.assert_close(found, denoise(x, t) + 0.3 * model.path.sigma(t)**2 / model.path.alpha(t) * gradient)
+    alpha, sigma = model.path.alpha(t), model.path.sigma(t)  # whose squares add up to 1
+
+    def value(seen: Tensor, noise_R: Tensor) -> Tensor:
+        torch.testing.assert_close(noise_R, sigma)
+        return quadratic(precision)(seen)
+
+    found = NoisyValue(value, 0.3).wrap(denoise, sampling)(x, t)
+    gradient = alpha * ((TARGET - alpha * x.flatten(1)) @ precision).view_as(x)
+    torch.testing.assert_close(found, denoise(x, t) + 0.3 * sigma**2 / alpha * gradient)
 
 
 class Linear(nn.Module):
@@ -113,9 +107,7 @@ def test_a_linear_value_of_noisy_plans_moves_their_mean_in_few_steps(path: str, 
     torch.testing.assert_close(mean, 0.5 * TARGET, rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("at", ["denoised", "noisy"])
-def test_a_guide_is_asked_in_one_of_every_denoisings_and_where_the_gain_has_changed(
-        at: Literal["denoised", "noisy"]) -> None:
+def test_a_guide_is_asked_in_one_of_every_denoisings_and_where_the_gain_has_changed() -> None:
     model, asked = exact(GAUSSIAN, "flow"), list[int]()
     sampling = model.sampling(Condition.empty(SPEC, 3))
 
@@ -123,7 +115,7 @@ def test_a_guide_is_asked_in_one_of_every_denoisings_and_where_the_gain_has_chan
         asked.append(len(found))
         return x.square().sum((1, 2))
 
-    found, denoise = list[Tensor](), Guided(guide, at=at, every=3).wrap(sampling.unconditional(), sampling)
+    found, denoise = list[Tensor](), Guided(guide, every=3).wrap(sampling.unconditional(), sampling)
     for t in (0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2, 0.5):
         found.append(denoise(normals(3, 4, 3), torch.tensor([t])))
     assert {*asked} == {0, 3, 4, 7, 8}
@@ -152,8 +144,8 @@ def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> Non
         return -x.square().sum((1, 2))
 
     mask, values = condition.mask_BHD, NORMALIZER.normalize(condition.values_BHD)
-    for at in ("denoised", "noisy"):
-        x0 = Guided(guide, at=at).wrap(sampling.unconditional(), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
+    for plugin in (Guided(guide), NoisyValue(lambda x, noise_R: guide(x), 1.0)):
+        x0 = plugin.wrap(sampling.unconditional(), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
         assert torch.equal(x0[mask].float(), values[mask])
     for x in seen:
         torch.testing.assert_close(x[:, 0, :2].float(), torch.tensor([4.0, 5.0]).expand(3, 2))
@@ -189,17 +181,15 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("at", ["denoised", "noisy"])
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_guide_is_refused_in_one_line(kind: str, at: str) -> None:
+def test_a_bad_guide_is_refused_in_one_line(kind: str) -> None:
     guide, message = BAD[kind]
     with pytest.raises(ValueError, match=message) as caught:
-        tiny().sample(Condition.empty(SPEC), guide=Guided(guide, at=at), seed=0)
+        tiny().sample(Condition.empty(SPEC), guide=Guided(guide), seed=0)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [{"at": "clean"}, {"interval": (0.6, 0.2)}, {"scale": float("nan")},
-                                      {"every": 0}])
+@pytest.mark.parametrize("settings", [{"interval": (0.6, 0.2)}, {"scale": float("nan")}, {"every": 0}])
 def test_impossible_settings_are_refused(settings: dict) -> None:
     (name, value), = settings.items()
     with pytest.raises(ValueError, match=f"{name}.*{re.escape(str(value))}"):

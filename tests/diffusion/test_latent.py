@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from gentraj.diffusion import DiffusionConfig
-from gentraj.diffusion.guidance import ClassifierFree, Guided
+from gentraj.diffusion.guidance import ClassifierFree, Guided, NoisyValue
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, VAEConfig, gaussian_kl
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Denoise, Denoising, Plugin, SampledRows
@@ -137,7 +137,7 @@ class Halved(Plugin):
         return lambda x, t: denoise(x, t) / 2
 
 
-@pytest.mark.parametrize("plugin", [Guided(lambda x: x.sum((1, 2)), at="noisy"), Halved()])
+@pytest.mark.parametrize("plugin", [NoisyValue(lambda x, noise_R: x.sum((1, 2)), 1.0), Halved()])
 def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plugin) -> None:
     with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes the trajectory that is denoised, and"):
         make().sample(Condition.empty(SPEC), guide=plugin, seed=0)

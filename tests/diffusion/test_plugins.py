@@ -10,7 +10,7 @@ import torch
 from guided import SPEC, tiny
 from oracle import normals
 
-from gentraj.diffusion.guidance import ClassifierFree, Guided
+from gentraj.diffusion.guidance import ClassifierFree, Guided, NoisyValue
 from gentraj.models.sampling import Plugin
 from gentraj.networks.embedding import MIN_ROWS
 from gentraj.trajectory import Condition, SamplingOptions
@@ -18,7 +18,7 @@ from gentraj.trajectory import Condition, SamplingOptions
 PLUGINS: dict[str, Callable[[], Plugin]] = {
     "Guided": lambda: Guided(lambda x: -(x[:, -1, :2] - 1).square().sum(-1)),
     "Guided, linear": lambda: Guided(lambda x: x.sum((1, 2))),
-    "Guided, noisy": lambda: Guided(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
+    "NoisyValue": lambda: NoisyValue(lambda x, noise_R: x.sum((1, 2)), 0.01),
     "ClassifierFree": lambda: ClassifierFree(1.5),
 }
 
@@ -52,6 +52,6 @@ def test_every_plugin_works_with_and_without_signal_at_the_end(name: str, path: 
 
 
 def test_plugins_work_together() -> None:
-    names = "ClassifierFree", "Guided, noisy", "Guided", "Guided, linear"
+    names = "ClassifierFree", "NoisyValue", "Guided", "Guided, linear"
     guides = [PLUGINS[name]() for name in names]
     assert torch.isfinite(tiny().sample(known(3), guide=guides, seed=0)).all()

@@ -9,7 +9,7 @@ from tiny_gan import make
 from torch import Tensor
 
 from gentraj.constraints import TOLERANCE, Blocks, Box, Constraints
-from gentraj.diffusion.guidance import ClassifierFree, Constrained, Guided
+from gentraj.diffusion.guidance import ClassifierFree, Constrained, Guided, NoisyValue
 from gentraj.gan import GANConfig
 from gentraj.models.conditional import preferred
 from gentraj.models.sampling import Checks, Plugin, Preference, SampledRows
@@ -107,7 +107,7 @@ def test_constraints_hold_with_and_without_an_energy() -> None:
         assert ARENA.certificate(model.sample(condition, 8, guide=guide, seed=0)).worst.max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("plugin", [ClassifierFree(1.0), Guided(left, at="noisy")],
+@pytest.mark.parametrize("plugin", [ClassifierFree(1.0), NoisyValue(lambda x, noise_R: left(x), 1.0)],
                          ids=lambda plugin: type(plugin).__name__)
 def test_a_plugin_that_needs_a_denoiser_is_refused_by_name_before_anything_is_drawn(plugin: Plugin) -> None:
     model = make()
