@@ -4,13 +4,13 @@ Metrics of sets take feature matrices, real (N, F) and fake (M, F), as `features
 distance of two rows is then the root mean square difference of two trajectories in standard deviations of the data.
 They hold at most about `MAX_DISTANCES` in memory at a time, and apart from rounding no result depends on that size.
 All of them raise ValueError for matrices that `checked` refuses. Noise much smaller than the distance between
-neighbouring trajectories hardly changes them; `smoothness` measures such noise.
+neighbouring trajectories hardly changes them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,14 +19,12 @@ from torch.nn.functional import normalize
 
 from .normalize import Normalizer
 from .randomness import generator
-from .trajectory import TrajectorySpec
 
 if TYPE_CHECKING:
     from .constraints import Constraints
 
-__all__ = ["METRICS", "Neighbourhoods", "Violations", "features", "fit_scale", "frechet_distance", "measure", "mmd",
-           "neighbourhoods", "novelty", "sliced_wasserstein", "smoothness", "two_sample_accuracy", "violations",
-           "wasserstein"]
+__all__ = ["METRICS", "Neighbourhoods", "Violations", "features", "fit_scale", "frechet_distance", "measure",
+           "neighbourhoods", "novelty", "sliced_wasserstein", "two_sample_accuracy", "violations", "wasserstein"]
 
 MAX_DISTANCES = 1 << 22  # distances held at a time (32 MiB); at least those of a single row are
 
@@ -76,7 +74,6 @@ def kth_distance(a_NF: Tensor, b_MF: Tensor, k: int) -> Tensor:
 
 
 PROJECTIONS = 256  # directions of `sliced_wasserstein`
-BANDWIDTHS = (0.5, 1.0, 2.0)  # bandwidths of the kernels of `mmd`, in median distances
 
 
 class Neighbourhoods(NamedTuple):
@@ -143,25 +140,6 @@ def sliced_wasserstein(real_NF: Tensor, fake_MF: Tensor, seed: int = 0) -> float
     return float(torch.cat([wasserstein(real @ part.T, fake @ part.T) for part in parts]).mean())
 
 
-def mmd(real_NF: Tensor, fake_MF: Tensor) -> float:
-    """Squared maximum mean discrepancy, the unbiased estimate of Gretton et al. 2012, eq. 3.
-
-    It is about 0 for equal distributions, where it may be negative, and always below 2. The kernel is the mean of
-    Gaussians exp(-d^2 / 2 s^2) whose s are `BANDWIDTHS` times the median, over the real rows, of the median distance to
-    the other real rows. The kernel thus depends on the real rows only and is the same for every model.
-    """
-    real, fake = checked(2, real=real_NF, fake=fake_MF)
-    n, m = len(real), len(fake)
-    median = float(kth_distance(real, real, n // 2 + 1).median())
-    widths = [max(b * median, 1e-12) for b in BANDWIDTHS]  # if half the rows are equal, only copies count as similar
-
-    def similarity(a: Tensor, b: Tensor) -> float:
-        return sum(float(torch.exp(-((d / s) ** 2) / 2).sum()) for _, d in blocks(a, b) for s in widths) / len(widths)
-
-    within = sum((similarity(x, x) - len(x)) / (len(x) * (len(x) - 1)) for x in (real, fake))  # without k(x, x) = 1
-    return within - 2 * similarity(real, fake) / (n * m)
-
-
 def frechet_distance(real_NF: Tensor, fake_MF: Tensor) -> float:
     """Squared Frechet distance between Gaussians fitted to the sets (Dowson & Landau 1982; Heusel et al. 2017).
 
@@ -209,7 +187,6 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {  # (real_NF, fake
     "density": lambda real, fake, seed: neighbourhoods(real, fake).density,
     "coverage": lambda real, fake, seed: neighbourhoods(real, fake).coverage,
     "sliced_wasserstein": sliced_wasserstein,
-    "mmd": lambda real, fake, seed: mmd(real, fake),
     "frechet_distance": lambda real, fake, seed: frechet_distance(real, fake),
     "two_sample_accuracy": two_sample_accuracy,
 }
@@ -244,23 +221,6 @@ def measure(real_RHD: Tensor, fake_RHD: Tensor, *, seed: int) -> dict[str, float
     real, fake = features(real_RHD, scale), features(fake_RHD.to(real_RHD.device), scale)
     scores = neighbourhoods(real, fake)._asdict()  # four metrics in one pass over the distances
     return scores | {name: metric(real, fake, seed) for name, metric in METRICS.items() if name not in scores}
-
-
-def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None = None) -> Tensor:
-    """(R,) the root mean square, over timesteps and entries, of the second difference in time; larger is rougher.
-
-    For evenly spaced timesteps the second difference is (x_h+1 - 2 x_h + x_h-1) / stride^2, in units of the entries per
-    squared environment step. It is 0 for uniform motion, and for positions it is the acceleration times dt^2, whatever
-    the stride. `dims` selects entries, which should share a unit; by default all are used. Raises ValueError for fewer
-    than 3 timesteps and for shapes other than (R, H, D).
-    """
-    if x_RHD.shape[1:] != (spec.horizon, spec.dim) or spec.horizon < 3:
-        raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; (R, {spec.horizon}, {spec.dim}) is "
-                         "expected, with at least 3 timesteps")
-    x_RHO = x_RHD[..., list(dims or range(spec.dim))]
-    gap_H1 = torch.tensor(spec.gaps[:-1], device=x_RHD.device)[:, None]
-    velocity_RHO = x_RHO.double().diff(dim=1) / gap_H1
-    return (2 * velocity_RHO.diff(dim=1) / (gap_H1[1:] + gap_H1[:-1])).square().mean((1, 2)).sqrt()
 
 
 class Violations(NamedTuple):

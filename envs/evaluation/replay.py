@@ -1,4 +1,4 @@
-"""The true simulator: states that observations show, and the dynamics error of plans by replaying their actions."""
+"""The true simulator: states that observations show, and the dynamics error of plans by their actions."""
 
 from __future__ import annotations
 
@@ -47,32 +47,26 @@ RECOVERY: dict[str, Recovery] = {
 }
 
 
-def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Tensor, act_RTA: Tensor, *,
-                   dims: Sequence[int] | None = None, restart: bool = False) -> Tensor:
-    """Returns the Euclidean distances (R, H), float32, between the observations of plans and of their replays.
+def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Tensor, act_RTA: Tensor,
+                   dims: Sequence[int] | None = None) -> Tensor:
+    """Returns the Euclidean distances (R, H - 1), float32, between the observations of plans from the second timestep
+    on, and those to which the plans' actions lead from the timestep before.
 
     `x_RHD` are plans in environment units and `act_RTA` the actions of each environment step, T = (H - 1) * stride.
-    `dims` are the entries of the observation that are compared, all by default. The replay starts at the plan's first
-    timestep, where the error is 0. With `restart` it starts again at every timestep, so that errors do not accumulate.
-    Raises what `replay` raises, and ValueError for timesteps that are not evenly spaced or another number of actions.
+    `dims` are the entries of the observation that are compared, all by default. Raises what `replay` raises, and
+    ValueError for timesteps that are not evenly spaced or another number of actions.
     """
     spec.require_even("dynamics_error")
-    H = spec.horizon
-    stride = spec.stride
-    if act_RTA.shape[:2] != (len(x_RHD), (H - 1) * stride):
-        raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {(H - 1) * stride}, A) "
+    legs = spec.horizon - 1
+    if act_RTA.shape[:2] != (len(x_RHD), legs * spec.stride):
+        raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {legs * spec.stride}, A) "
                          "is expected, one for each environment step between the first timestep and the last")
     obs_RHO, act = spec.split(x_RHD)[0].cpu().double().numpy(), act_RTA.cpu().double().numpy()
-    if restart:
-        legs = rearrange(act, "r (leg t) a -> (r leg) t a", t=stride)
-        ends = replay(factory, rearrange(obs_RHO[:, :-1], "r leg o -> (r leg) o"), legs)[:, -1]
-        reached = rearrange(ends, "(r leg) o -> r leg o", leg=H - 1)
-    else:
-        reached = replay(factory, obs_RHO[:, 0], act)[:, stride - 1 :: stride]
-    error_RH = np.zeros((len(x_RHD), H), np.float32)
+    starts = rearrange(obs_RHO[:, :-1], "r leg o -> (r leg) o")
+    ends = replay(factory, starts, rearrange(act, "r (leg t) a -> (r leg) t a", leg=legs))[:, -1]
     which = slice(None) if dims is None else list(dims)
-    error_RH[:, 1:] = np.linalg.norm((reached - obs_RHO[:, 1:])[..., which], axis=-1)
-    return torch.from_numpy(error_RH)
+    away = (rearrange(ends, "(r leg) o -> r leg o", leg=legs) - obs_RHO[:, 1:])[..., which]
+    return torch.from_numpy(np.linalg.norm(away, axis=-1).astype(np.float32))
 
 
 def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray) -> np.ndarray:

@@ -89,8 +89,7 @@ class Measure(Command):
     as many as the windows of the second half and under their conditions.
 
     row_error: the simulator is set to a timestep of a plan and takes the plan's actions; the error is its distance from
-    the plan at the next timestep. replay_error: the same, but the simulator takes all actions from the first timestep
-    on. Both errors and smoothness use the entries of the observation that a goal has, if there are any.
+    the plan at the next timestep, in the entries of the observation that a goal has, if there are any.
 
     Examples: gentraj measure runs/demo --num 256
               gentraj measure runs/demo --dataset mine/held-out-v0 --out held-out.json

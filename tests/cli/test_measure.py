@@ -27,8 +27,8 @@ from gentraj.runs.judge.measures import (
 )
 from gentraj.trajectory import TrajectorySpec
 
-OWN = ["novelty", "smoothness", "walls_share", "walls_worst", "observations_share",
-       "observations_worst", "row_error", "replay_error"]
+OWN = ["novelty", "walls_share", "walls_worst", "observations_share",
+       "observations_worst", "row_error"]
 COLUMNS = ["data", "start", "start and goal"]
 
 
@@ -136,7 +136,6 @@ def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -
     assert same["coverage"] > 0.5 and shifted["coverage"] == 0
     assert shifted["walls_share"] == shifted["observations_share"] == 1
     assert shifted["walls_worst"] > 2 and shifted["two_sample_accuracy"] > 0.99 > same["two_sample_accuracy"]
-    assert shifted["smoothness"] == pytest.approx(same["smoothness"], rel=1e-4)
     assert shifted["row_error"] > same["row_error"]
 
 
@@ -162,8 +161,8 @@ def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     x = Windows(load_episodes(DATASET), spec).batch(0, 0, 20).x_BHD
     metrics = ReferenceMetrics(changed(run, _model=_Joint(spec)), x, seed=0)
     true, other = metrics.measure(x, x), metrics.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
-    assert true["row_error"] < 1e-6 and true["replay_error"] < 1e-5 and true["actions_share"] == 0
-    assert other["row_error"] > 1e-3 and other["replay_error"] > 1e-3
+    assert true["row_error"] < 1e-6 and true["actions_share"] == 0
+    assert other["row_error"] > 1e-3
 
 
 def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

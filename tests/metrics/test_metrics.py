@@ -1,6 +1,5 @@
 """Metrics of sets of rows: known answers, other libraries, laws, and a bound on the memory."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,6 @@ from gentraj.metrics import (
     METRICS,
     frechet_distance,
     kth_distance,
-    mmd,
     neighbourhoods,
     novelty,
     sliced_wasserstein,
@@ -57,21 +55,6 @@ def test_neighbourhoods_by_hand() -> None:
 def test_sliced_wasserstein_of_numbers_is_the_area_between_distribution_functions() -> None:
     assert sliced_wasserstein(column(0, 1), column(5, 6)) == pytest.approx(5)
     assert sliced_wasserstein(column(0, 1), column(0, 0, 0, 3)) == pytest.approx(1 / 4 + 2 / 4)
-
-
-def test_mmd_by_hand() -> None:
-    def kernel(d: float) -> float:  # the median distance is 2
-        return sum(math.exp(-(d**2) / (2 * s**2)) for s in (1, 2, 4)) / 3
-
-    expected = kernel(2) + kernel(2) - 2 * (3 * kernel(1) + kernel(3)) / 4
-    assert mmd(column(0, 2), column(1, 3)) == pytest.approx(expected, abs=1e-12)
-
-
-def test_mmd_is_unbiased() -> None:
-    values = [mmd(normal(10, 2, 2 * seed), normal(15, 2, 2 * seed + 1)) for seed in range(300)]
-    assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(300)
-    assert np.mean([v < 0 for v in values]) > 0.3
-    assert mmd(normal(10, 2), normal(15, 2, shift=1e3)) > 1  # saturates below 2
 
 
 def test_two_sample_accuracy_by_hand() -> None:

@@ -5,37 +5,10 @@ import torch
 from torch import Tensor
 
 from gentraj.constraints import Box, Constraints
-from gentraj.metrics import smoothness, violations
+from gentraj.metrics import violations
 from gentraj.trajectory import TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=3)
-
-
-def motion(acceleration: float, spec: TrajectorySpec) -> Tensor:
-    """One trajectory with 7 + 2 t + acceleration t^2 / 2 in every entry, t in environment steps."""
-    t = torch.arange(spec.horizon) * spec.stride
-    return (7 + 2 * t + acceleration * t**2 / 2)[None, :, None].repeat(1, 1, spec.dim)
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-def test_smoothness_is_the_acceleration_per_environment_step_squared(stride: int) -> None:
-    spec = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=stride)
-    x = torch.cat([motion(0.0, spec), motion(-0.5, spec)])
-    torch.testing.assert_close(smoothness(x, spec), torch.tensor([0.0, 0.5]).double())
-
-
-def test_smoothness_is_a_root_mean_square_over_the_entries_asked_for() -> None:
-    x = torch.zeros(1, 5, 3)
-    x[0, 2, 0], x[0, :, 2] = 9.0, motion(4.0, SPEC)[0, :, 0]  # second differences 9, -18, 9 over stride^2 = 9
-    torch.testing.assert_close(smoothness(x, SPEC, (0,)), torch.tensor([2.0**0.5]).double())
-    torch.testing.assert_close(smoothness(x, SPEC, (0, 2)), torch.tensor([(2 / 2 + 16 / 2) ** 0.5]).double())
-
-
-def test_smoothness_needs_three_rows_of_the_spec() -> None:
-    short = TrajectorySpec(2, 1, horizon=2)
-    for x, spec in ((torch.zeros(4, 2, 3), short), (torch.zeros(4, 5, 2), SPEC), (torch.zeros(5, 3), SPEC)):
-        with pytest.raises(ValueError, match="trajectories of shape"):
-            smoothness(x, spec)
 
 
 def test_violations_are_a_share_and_the_worst() -> None:

@@ -17,7 +17,6 @@ from gentraj.agents.planning.sampler import PlannerConfig, level_specs
 from gentraj.agents.planning.tracker import PlanTracker
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
-from gentraj.metrics import smoothness
 from gentraj.runs import PlannerRunConfig
 from gentraj.trajectory import TrajectorySpec
 
@@ -71,7 +70,6 @@ def test_a_plan_leads_step_by_step_and_arrives_at_its_row_s_time() -> None:
     assert along.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
     arrived = tracker.targets(x, torch.tensor([3]))[0, :6, 0]
     assert arrived.tolist() == [1, 2, 3, 4, 4, 4]
-    assert float(smoothness(x, SPARSE)) == 0
 
 
 def test_what_needs_even_rows_says_so() -> None:

@@ -29,12 +29,11 @@ PLANS_AT_ONCE = 128  # plans whose actions are computed at a time
 
 UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: environment units
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
-    "sliced_wasserstein": "std", "mmd": "0 where alike", "frechet_distance": "std^2",
+    "sliced_wasserstein": "std", "frechet_distance": "std^2",
     "two_sample_accuracy": "0.5 where alike", "novelty": "std, to the nearest other window that the run keeps",
-    "smoothness": "env/step^2, mean", "walls_share": "of trajectories",
-    "walls_worst": "env, depth", "observations_share": "of trajectories", "observations_worst": "env, beyond the data",
-    "actions_share": "of trajectories", "actions_worst": "env, beyond the bounds", "row_error": "env, mean",
-    "replay_error": "env, mean over timesteps"}
+    "walls_share": "of trajectories", "walls_worst": "env, depth",
+    "observations_share": "of trajectories", "observations_worst": "env, beyond the data",
+    "actions_share": "of trajectories", "actions_worst": "env, beyond the bounds", "row_error": "env, mean"}
 
 
 def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: int | None = None,
@@ -135,24 +134,20 @@ class ReferenceMetrics:
         if len(train_RHD):
             x, train = metrics.features(x_RHD, self.scale), metrics.features(train_RHD, self.scale)
             measures["novelty"] = float(metrics.novelty(x, train, 1 + own).mean())
-        if self.spec.horizon > 2:
-            measures["smoothness"] = float(metrics.smoothness(x_RHD, self.spec, self.dims).mean())
         for name, constraint in self.constraints.items():
             measures[f"{name}_share"], measures[f"{name}_worst"] = metrics.violations(x_RHD, constraint)
         try:
-            return measures | self._dynamics(x_RHD)
+            return measures | {"row_error": self._dynamics(x_RHD)}
         except ValueError as error:  # such as `CannotReplay`
             self.left_out["dynamics"] = str(error)
             return measures
 
-    def _dynamics(self, x_RHD: Tensor) -> dict[str, float]:
+    def _dynamics(self, x_RHD: Tensor) -> float:
         factory = environment_factory(environment_of(self.run))
         if (keys := self.run.data.obs_keys) not in ((), ("observation",)):
             raise CannotReplay(f"the observation is made of {', '.join(keys)}, which is not the state alone")
         act_RTA = plan_actions(self.run, x_RHD)
-        return {name: float(dynamics_error(factory, self.spec, x_RHD, act_RTA, dims=self.dims,
-                                           restart=restart)[:, 1:].mean())
-                for name, restart in (("row_error", True), ("replay_error", False))}
+        return float(dynamics_error(factory, self.spec, x_RHD, act_RTA, self.dims).mean())
 
 
 def limits(run: PlannerRun, real_RHD: Tensor, factory: EnvironmentFactory | None) -> dict[str, Constraint]:
