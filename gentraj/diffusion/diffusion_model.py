@@ -60,7 +60,7 @@ from .denoiser import (
 from .guidance import denoising_plugins
 from .likelihood import log_prob
 from .paths import GRIDS, PATHS, noised_time, sampling_times
-from .samplers import SAMPLERS, Sampler
+from .samplers import SAMPLERS, Sampler, refuse_noise
 
 PathName = Annotated[str, OneOf(PATHS)]
 PredictionName = Annotated[str, OneOf(PREDICTIONS)]
@@ -163,8 +163,7 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
         if self.levels is not None and self.steps > self.levels:
             raise ValueError(f"DiffusionConfig.steps is {self.steps}; a whole number from 1 to {self.levels}, the "
                              "number of levels, is expected")
-        if self.sampler == "unipc" and self.eta:
-            raise ValueError(f"DiffusionConfig.eta is {self.eta}; unipc adds no noise, give 0")
+        refuse_noise(self.sampler, self.eta)
         if self.prediction in NEEDS_SIGNAL and PATHS[self.path](self.levels).alpha(torch.ones(1)) == 0:
             others = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
             raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which does not determine x0 where "

@@ -10,7 +10,6 @@ and for eta outside of [0, 1].
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -22,10 +21,11 @@ from torch import Tensor
 
 from ..models.sampling import Denoise
 from ..trajectory import Observer
-from .paths import T_MIN, NoisePath, over_rows
+from .paths import T_MIN, NoisePath
 
 Normal = Callable[[], Tensor]
 LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
+NOISELESS = "euler", "heun", "unipc"  # the samplers of the ODE alone
 
 
 class Sampler(Protocol):
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
     """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM, a sample of q(x_s | x_t, x0) in each step: Ho et
-    al. 2020, equation 7 and algorithm 2."""
+    al. 2020, equation 7 and algorithm 2. eta = 0 is Euler's method for the ODE."""
     for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
         kept = (1 - eta**2 + (eta * step.exp_neg_h) ** 2).sqrt()  # the part of eps that stays
@@ -79,32 +79,20 @@ def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
     return x
 
 
-def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
-          observe: Observer | None = None) -> Tensor:
-    """Karras et al. 2022, algorithm 2 without its correction. `eta` is the amount of churn (see `churned`)."""
-    for step in steps_along(times, path, eta):
-        x, step = churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
-        x0 = denoise(x, step.t)  # the network
-        eps = step.eps(x, x0)  # slope at t, line 7
-        x = step.alpha_s * x0 + step.sigma_s * eps  # Euler step, line 8
-        if observe:
-            observe(x, step.s)
-    return x
-
-
 def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
-    """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last step."""
+    """Karras et al. 2022, algorithm 1: two denoisings a step, one in the last step. Raises ValueError if eta is not 0.
+    """
+    refuse_noise("heun", eta)
     for step in steps_along(times, path, eta):
-        x, step = churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
-        eps = step.eps(x, x0)  # slope at t, line 7
-        x = step.alpha_s * x0 + step.sigma_s * eps  # Euler step, line 8
+        eps = step.eps(x, x0)  # slope at t, line 4
+        x = step.alpha_s * x0 + step.sigma_s * eps  # Euler step, line 5
         if not step.last:
             x0_s = denoise(x, step.s)  # the network again
-            eps_s = (x - step.alpha_s * x0_s) / step.sigma_s  # slope at s, line 10
+            eps_s = (x - step.alpha_s * x0_s) / step.sigma_s  # slope at s, line 7
             d_alpha, d_sigma = step.alpha_s - step.alpha_t, step.sigma_s - step.sigma_t
-            x = x + (d_alpha * (x0_s - x0) + d_sigma * (eps_s - eps)) / 2  # mean slope, line 11
+            x = x + (d_alpha * (x0_s - x0) + d_sigma * (eps_s - eps)) / 2  # mean slope, line 8
         if observe:
             observe(x, step.s)
     return x
@@ -179,8 +167,7 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
 
     UniPC is deterministic. Raises ValueError if eta is not 0.
     """
-    if eta != 0:
-        raise ValueError(f"eta is {eta}; unipc adds no noise, give 0")
+    refuse_noise("unipc", eta)
 
     def exact(step: Step, x: Tensor, D: Tensor) -> Tensor:
         """x at s if x0 is D all along the step."""
@@ -214,6 +201,12 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
         if observe:
             observe(x, step.s)
     return x
+
+
+def refuse_noise(sampler: str, eta: float | None) -> None:
+    """Raises ValueError for an eta that a sampler without noise does not have."""
+    if sampler in NOISELESS and eta:
+        raise ValueError(f"eta is {eta}; {sampler} adds no noise, give 0")
 
 
 def steps_along(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
@@ -258,27 +251,8 @@ def _warn_if_unstable(times: Tensor, path: NoisePath, eta: float) -> None:
                       "eta, or another sampler, such as dpmpp-2m-sde", stacklevel=3)
 
 
-def churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float) -> tuple[Tensor, Step]:
-    """Adds noise to x until sigma / alpha is (1 + gamma) times as large, and returns the step that starts there.
-
-    1 + gamma is e^(eta h), so that eta = 1 adds as much noise as the reverse SDE does, and the churn vanishes with the
-    step size. It is at most sqrt(2) (Karras et al. 2022, algorithm 2). On a path with levels, the step starts at the
-    nearest level from t on, as the network knows no others.
-    """
-    if eta == 0 or step.t >= 1:
-        return x, step
-    rise = (-eta * step.exp_neg_h.log()).clamp(max=math.log(2) / 2)
-    t = path.time_of(path.log_snr(step.t) - 2 * rise)
-    if path.levels is not None:
-        level = (t * path.levels).round().clamp(max=path.levels - 1)  # below the last, where there may be no signal
-        t = (level / path.levels).maximum(step.t)
-    alpha, sigma = over_rows(path.alpha(t)), over_rows(path.sigma(t))
-    added = (sigma**2 - (alpha / step.alpha_t * step.sigma_t) ** 2).clamp(min=0).sqrt()
-    return alpha / step.alpha_t * x + added * normal(), step._replace(t=t, alpha_t=alpha, sigma_t=sigma)
-
-
 SAMPLERS: dict[str, Sampler] = {
-    "ddpm": partial(ddim, eta=1.0), "ddim": ddim, "euler": euler, "heun": heun, "euler-maruyama": euler_maruyama,
+    "ddpm": partial(ddim, eta=1.0), "ddim": ddim, "euler": ddim, "heun": heun, "euler-maruyama": euler_maruyama,
     "predictor-corrector": predictor_corrector, "dpmpp-2m": dpmpp_2m, "dpmpp-2m-sde": partial(dpmpp_2m, eta=1.0),
     "unipc": unipc,
 }

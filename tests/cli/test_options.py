@@ -13,7 +13,7 @@ from small import edit, gentraj
 from gentraj.cli.options import read, values_of
 from gentraj.cli.using import Export
 from gentraj.config import differences, from_json
-from gentraj.diffusion.samplers import SAMPLERS, euler
+from gentraj.diffusion.samplers import SAMPLERS, ddim
 
 
 @pytest.mark.parametrize(("preset", "words", "there", "missing"), [
@@ -50,7 +50,7 @@ def test_a_name_that_a_module_of_the_user_adds_to_a_table_is_a_choice(monkeypatc
     words = "train", "diffusion-policy", "--policy.model.sampler", "mine"
     assert gentraj(*words, "--print-config") == 2
     assert "--policy.model.sampler is 'mine'; 'ddpm', " in capsys.readouterr().err
-    monkeypatch.setitem(SAMPLERS, "mine", euler)
+    monkeypatch.setitem(SAMPLERS, "mine", ddim)
     assert gentraj(*words, "--print-config") == 0
     assert json.loads(capsys.readouterr().out)["policy"]["model"]["sampler"] == "mine"
     for help_of in (("train", "diffusion-policy"), ("evaluate",)):
