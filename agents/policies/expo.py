@@ -14,7 +14,7 @@ Ours is what keeps it from falling below its prior. The critics are compared on 
 is 0: it is a candidate, and wins ties. Each transition is held out from one member of the ensemble, and k, the *doubt*,
 is the size of the held-out errors relative to the spread of the members, at least 1: edits and choice count as far as
 the critics are right about what they have not seen. Last, there are three behaviours (`ExpoConfig.by`): the prior, the
-newest one, and the best one, which is the newest one at the last time that it proved better (`judge`).
+newest one, and the best one, which is the newest one at the last time that it was accepted (`accept`).
 """
 
 from __future__ import annotations
@@ -272,11 +272,8 @@ class Expo(Policy[ExpoConfig]):
         now_BNX, next_BNX = rearrange(batch.proposals_B2Y, "b s (n x) -> s b n x", n=self.config.proposals)
         return now_BNX, next_BNX
 
-    def judge(self, mean: float, low: float, high: float) -> None:
-        """Makes the newest behaviour, of this mean return with this interval, the best one, if its lower bound is above
-        the mean return of the one that was best so far."""
-        if low <= self.standing[0]:
-            return
+    def accept(self, mean: float, low: float, high: float) -> None:
+        """Makes the newest behaviour, of this mean return with this interval, the best one."""
         self.standing.copy_(torch.tensor([mean, low, high]))
         self.best_q.load_state_dict(self.q.state_dict())
         self.best_edits.load_state_dict(self.edits.state_dict())

@@ -28,7 +28,8 @@ class Finetune(Training):
     Its weights are frozen. In each state it proposes a few actions; each gets a small edit that is learned, and the
     best of all by an ensemble of critics is taken. The critics learn from the run's dataset and from what is played.
     The new run acts as the old one does until something proves better: every --check-every steps, the newest behaviour
-    plays episodes from which nothing is learned, and it has to earn more than what acted before, with 95 % confidence.
+    plays episodes from which nothing is learned, and it has to earn more than what acted before, and surely more than
+    the start: all checks together accept what is no better in 5 % of trainings at most.
     Every setting is an option, such as --policy.edit.bound 0.2; `gentraj finetune RUN --help` lists them.
 
     Examples: gentraj finetune runs/bc-flow --run-dir runs/tuned

@@ -2,10 +2,13 @@
 
 What is learned is `gentraj.agents.policies.expo`; here is what is played, and when. The run itself, which is the prior,
 plays the first round, and the newest behaviour all others. One half of each batch is drawn from the data and the other
-from all rounds so far: the symmetric sampling of Ball et al. 2023 (arXiv 2302.02948), section 4.1. In episodes of its
-own, from which nothing is learned, the newest behaviour has to prove better than what acted so far. A round is a
+from all rounds so far: the symmetric sampling of Ball et al. 2023 (arXiv 2302.02948), section 4.1. A round is a
 function of weights and of seeds and is saved before anything learns from it, so that a training that was killed reads
 its rounds again and goes on.
+
+In episodes of its own, from which nothing is learned, the newest behaviour has to prove better than the start. Each of
+the checks of a training is a test at the level `ERROR` divided by their number: by the bound of Bonferroni, all of them
+together take something worse for better in no more than this share of trainings.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 from annotated_types import Ge, Interval
 from einops import rearrange
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from scipy.special import stdtr
 
 from gentraj.agents.policies.expo import Expo, ExpoConfig
 from gentraj.agents.policies.policy import check_acting
@@ -49,6 +53,7 @@ from .steering import freeze, plans_settings, policy_run_settings
 from .training import NOTHING, RunTrainer, prepare
 
 COMPARED = 20  # episodes in which the result and the start are compared
+ERROR = 0.05  # the share of trainings, at most, that accept what is no better than the start
 PLAYED = "played"  # the folder, inside the run's, of the episodes that were played: one file per round
 PROPOSALS = "proposals"  # the extra of episodes that holds what the prior proposes in each state
 DATA_STREAM, OLD, NEW = 0x64617461, 2, 1  # keys of seeds; the first has the letters of "data"
@@ -70,10 +75,10 @@ class FinetuneConfig:
     """The policy's caution in these episodes: 0 tries what the critics believe to be best on average."""
     check_every: PositiveInt = 5_000
     """Environment steps between two checks: episodes in which the newest behaviour acts, without noise. It acts from
-    then on if its lower bound, that of the 95 % interval, is above the mean of what acted before, which is the start's
-    at first."""
-    checks: Annotated[int, Ge(2)] = 10
-    """Episodes of each check. The start plays twice as many in the first round."""
+    then on if it earns more than what acted before, and surely more than the start: all checks together err in 5 % of
+    trainings at most."""
+    checks: Annotated[int, Ge(2)] = 20
+    """Episodes of each check. The start plays as many in the first round."""
     data: PositiveInt = 100_000
     """Steps of the data at most, in whole episodes that the seed draws. The start proposes actions in all of them."""
     bf16: bool = False
@@ -273,7 +278,7 @@ class Player:
         if path.exists():
             return load_episodes(path)
         if number == 0:
-            played = self.play(self.agent(by="prior"), 2 * self.config.checks, seed)
+            played = self.play(self.agent(by="prior"), self.config.checks, seed)
         else:
             played = self.play(self.exploring(), self.config.episodes, seed)
         policy: Any = self.run.policy
@@ -308,14 +313,15 @@ class OnlineTrainer(RunTrainer):
     def evaluate(self) -> None:
         """Checks the newest behaviour, which acts from now on if it proves better, and adds a line to the curve."""
         policy: Any = self.run.main
-        checked = self.player.check(self.step)
-        newest = mean_and_interval(checked.returns)
-        policy.judge(*newest)
+        newest_E, start_E = self.player.check(self.step).returns, self.player.round(0).returns
+        newest, start, by_chance = mean_and_interval(newest_E), float(start_E.mean()), p_value(newest_E, start_E)
+        checks = math.ceil(self.settings.steps / self.settings.eval_every)
+        if by_chance <= ERROR / checks and newest[0] > policy.standing[0]:
+            policy.accept(*newest)
         mean, low, high = policy.standing.tolist()
-        start = float(self.player.round(0).returns.mean())
-        row = {"step": self.step, "episodes": len(checked), "return_mean": mean, "return_ci95": [low, high],
+        row = {"step": self.step, "episodes": len(newest_E), "return_mean": mean, "return_ci95": [low, high],
                "accepted": policy.accepted.done, "start_mean": start, "newest_mean": newest[0],
-               "newest_ci95": newest[1:]}
+               "newest_ci95": newest[1:], "p_value": by_chance}
         add_row(self.run_folder / RunFolder.CURVE, row)
         say(f"update {self.step}: the newest behaviour earns {newest[0]:.4g} [{newest[1]:.4g}, {newest[2]:.4g}] and "
             f"the start {start:.4g}; the run acts by {policy.acts}, {mean:.4g}")
@@ -324,3 +330,15 @@ class OnlineTrainer(RunTrainer):
 def mean_and_interval(return_E: np.ndarray) -> list[float]:
     """The mean of these returns and its 95 % interval."""
     return [float(return_E.mean()), *bootstrap_interval(return_E)]
+
+
+def p_value(newest_E: np.ndarray, start_E: np.ndarray) -> float:
+    """How probable it is to see means at least so much better than the start's where nothing is better: Welch's test of
+    the means of two samples of other variances, one-sided. Failures too rare to be among the episodes are not seen.
+    """
+    gain = float(newest_E.mean() - start_E.mean())
+    variance_2 = np.array([each.var(ddof=1) / len(each) for each in (newest_E, start_E)])
+    if not variance_2.any():
+        return float(gain <= 0)
+    freedom = variance_2.sum() ** 2 / (variance_2**2 / (len(newest_E) - 1, len(start_E) - 1)).sum()
+    return float(stdtr(freedom, -gain / math.sqrt(variance_2.sum())))

@@ -204,25 +204,22 @@ def test_with_broken_critics_it_acts_as_its_prior_bit_for_bit(model: Any) -> Non
     with torch.no_grad():
         for parameter in policy.q.parameters():
             parameter.normal_(0, 1e6)
-    policy.standing.copy_(torch.tensor([10.0, 9.0, 11.0]))
     expected = base.sample_actions(STATES, SEEDS)[:, :2]
-    for low in (-5.0, 9.9, 10.0):  # what is no better than the prior's mean, is not done
-        policy.judge(20.0, low, 30.0)
-        assert torch.equal(policy.sample_actions(STATES, SEEDS), expected) and policy.standing[0] == 10
+    assert torch.equal(policy.sample_actions(STATES, SEEDS), expected)
     newest = policy.with_config(replace(policy.config, by="newest"))
     assert not torch.equal(newest.sample_actions(STATES, SEEDS), expected)
 
 
-def test_what_proved_better_acts_until_something_proves_better_still() -> None:
+def test_what_was_accepted_acts_until_something_else_is() -> None:
     policy: Any = expo(by="best", delay=1)
-    policy.standing.copy_(torch.tensor([10.0, 9.0, 11.0]))
     acts = []
-    for low in (10.1, 11.0, 12.5):
+    for accepted in (True, False, True):
         train(policy.train(), bandit(), 5)
-        policy.eval().judge(low + 1, low, low + 2)
-        newest = policy.with_config(replace(policy.config, by="newest")).sample_actions(STATES, SEEDS)
+        if accepted:
+            policy.accept(13.5, 12.5, 14.5)
+        newest = policy.eval().with_config(replace(policy.config, by="newest")).sample_actions(STATES, SEEDS)
         acts.append(policy.sample_actions(STATES, SEEDS))
-        assert torch.equal(acts[-1], newest) == (low != 11.0)
+        assert torch.equal(acts[-1], newest) == accepted
     assert torch.equal(acts[0], acts[1]) and not torch.equal(acts[1], acts[2])
     assert policy.accepted.done == policy.updates.done == 15 and policy.standing.tolist() == [13.5, 12.5, 14.5]
     again = make(policy.config, bandit(200))
