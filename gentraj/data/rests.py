@@ -59,9 +59,12 @@ class Rests:
         row_N = np.arange(N)
         begins_N = np.concatenate([[True], episode_N[1:] != episode_N[:-1]])
         noise_G = np.where(scale_G == 1, noise_of(position_NG, episode_N), 0.0)
+        window = _window(speed, noise_G)
+        if window is None:  # what looks like noise is nearly as fast as they go: they walk about
+            noise_G, window = np.zeros_like(noise_G), 1
         moves_N = begins_N.copy()
         moves_N[1:] |= (np.diff(position_NG[:, scale_G == FLIP], axis=0) != 0).any(1)
-        moves_N |= _moves(position_NG[:, scale_G == 1].astype(np.float64), begins_N, speed, noise_G)
+        moves_N |= _moves(position_NG[:, scale_G == 1].astype(np.float64), begins_N, speed, noise_G, window)
         since_N = np.maximum.accumulate(np.where(moves_N, row_N, 0))
         start = np.flatnonzero(moves_N)
         start = start[np.diff(np.append(start, N)) >= REST_STEPS]
@@ -108,12 +111,22 @@ def noise_of(position_NG: np.ndarray, episode_N: np.ndarray) -> np.ndarray:
     return np.where(later_G <= GROWN * at_once_G, noise_G, 0.0)
 
 
-def _moves(position_NG: np.ndarray, begins_N: np.ndarray, speed: float, noise_G: np.ndarray) -> np.ndarray:
-    """(N,) whether each position is elsewhere than the one before: by means over as many steps as noise requires."""
+def _window(speed: float, noise_G: np.ndarray) -> int | None:
+    """The steps of the shortest means by which this speed is told from noise at rest; None where none of them do."""
     for window in WINDOWS:
-        noise = DEVIATIONS * math.sqrt(2 * np.square(noise_G).sum() / window) / window
-        if noise <= NOISY * speed:
-            break
+        if _noise_of_means(window, noise_G) <= NOISY * speed:
+            return window
+    return None
+
+
+def _noise_of_means(window: int, noise_G: np.ndarray) -> float:
+    """What the pace between two means over so many steps does not go beyond at rest."""
+    return DEVIATIONS * math.sqrt(2 * np.square(noise_G).sum() / window) / window
+
+
+def _moves(position_NG: np.ndarray, begins_N: np.ndarray, speed: float, noise_G: np.ndarray, window: int) -> np.ndarray:
+    """(N,) whether each position is elsewhere than the one before: by means over so many steps."""
+    noise = _noise_of_means(window, noise_G)
     row_N, N = np.arange(len(begins_N)), len(begins_N)
     first_N = np.maximum.accumulate(np.where(begins_N, row_N, 0))
     last_N = np.append(np.flatnonzero(begins_N)[1:], N)[np.cumsum(begins_N) - 1]

@@ -79,3 +79,15 @@ def test_what_never_rests_has_no_noise_that_would_hide_its_motion():
     walk_N2 = np.cumsum(rng.uniform(-1, 1, (3000, 2)), 0)
     found = rests(walk_N2)
     assert (found.noise_G == 0).all() and found.share < 0.01
+
+
+def test_who_walks_about_where_it_arrived_does_not_rest_there():
+    """As OGBench's point mazes are recorded: along a lane, and then about its end for as long again."""
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(50):
+        noise_TG = 0.15 * rng.normal(size=(200, 2))
+        along_TG = np.minimum(0.17 * np.arange(200)[:, None], 16) * np.eye(2)[rng.integers(2)]
+        episodes.append(along_TG + noise_TG)
+    found = Rests.of(np.concatenate(episodes), np.repeat(np.arange(50), 200))
+    assert found.share < 0.01
