@@ -43,13 +43,13 @@ class AWR(Policy):
         return super().optimizers() | {"value": adamw(self.value, learning)}
 
     def update(self, step):
-        t = self.transition(step.batch, self.config.discount, step.processes)
+        t = self.transition(step.batch, self.config.discount)
         with torch.no_grad():
             return_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
         advantage_B = return_B - self.value(t.state_BS)[0]
         loss = (advantage_B**2).mean()
         step.descend(loss, "value", 10.0)
-        weight_B = advantage_weights(advantage_B.detach(), self.config.beta, processes=step.processes)
+        weight_B = advantage_weights(advantage_B.detach(), self.config.beta)
         return {"value_loss": loss.detach()} | self.model.update(t, step, weight_B)
 
     def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):

@@ -53,9 +53,6 @@ def commands(page: Path) -> Iterator[list[str]]:
     quoted = re.findall(r"`((?:gentraj|python -m benchmarks\.|python examples/)[^`]*)`", here)
     for line in "\n".join([*blocks, *(" ".join(one.split()) for one in quoted)]).replace("\\\n", " ").splitlines():
         words = shlex.split(line.partition(" > ")[0], comments=True)
-        if words[:1] in (["accelerate"], ["torchrun"]):  # the command that the launcher starts
-            words = words[words.index("-m") + 1 :]
-            words = words if words[0] == "gentraj" else ["python", "-m", *words]
         if words and (words[0] in OTHER_COMMANDS or words[0] == "gentraj"):
             for one in " ".join(map(shlex.quote, words)).split(" '&&' "):
                 yield shlex.split(one)

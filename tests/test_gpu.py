@@ -24,7 +24,6 @@ from gentraj.randomness import generator
 from gentraj.runs import DataFacts, PlannerRunConfig
 from gentraj.runs.kinds.planner_run import PlannerRun
 from gentraj.training import RunStore, Trainer, TrainingConfig, TrainingData
-from gentraj.training.parallel import SINGLE
 from gentraj.training.step import Trial
 from gentraj.trajectory import Condition
 
@@ -49,7 +48,7 @@ def run(data: Episodes) -> PlannerRun:
 def trainer(run: PlannerRun, data: Episodes, folder: Path, steps: int) -> Trainer:
     device = torch.accelerator.current_accelerator()
     return Trainer(run.components, TrainingData(data), TrainingConfig(steps), RunStore(folder),
-                   processes=SINGLE.on(device), progress=False)
+                   device=device, progress=False)
 
 
 def test_training_sampling_and_planning_run_on_the_device(run: PlannerRun, data: Episodes, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Arrival(nn.Module):
         going_B = batch.mask_BHD[:, 1:, 0].any(1)  # a window of one real timestep arrives nowhere
         goal_BG = later_BO[:, constant(self.goal_dims, later_BO.device, torch.long)]
         loss_B = F.cross_entropy(self(obs_BO, goal_BG), j_B, reduction="none")
-        loss = (loss_B * going_B).sum() / step.processes.mean(going_B.sum()).clamp(min=1)
+        loss = (loss_B * going_B).sum() / going_B.sum().clamp(min=1)
         step.descend(loss, "network", self.config.max_grad_norm)
         return {"loss": loss.detach()}
 

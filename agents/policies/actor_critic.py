@@ -101,7 +101,7 @@ class ActorCritic(Policy[A]):
         return self.config.eta * self.critic.relative(state_BS, chunk_BX, step, divided=self.config.relative)
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
-        t = self.transition(step.batch, self.config.critic.discount, step.processes)
+        t = self.transition(step.batch, self.config.critic.discount)
         critic_loss, critic = self.critic_loss(t, step.generator)
         step.descend(critic_loss, "critic", self.config.critic.max_grad_norm)
         acts = True

@@ -77,7 +77,7 @@ class BC(Policy[BCConfig]):
         self.model = ActionModel(spec, config.model, scales.context_dim, config.context_dropout, config.max_delay)
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
-        return self.model.update(self.transition(step.batch, 1.0, step.processes).for_actor(), step)
+        return self.model.update(self.transition(step.batch, 1.0).for_actor(), step)
 
     def sample_actions(self, state_BS: Tensor, seeds: Seeds,
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

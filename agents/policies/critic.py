@@ -22,7 +22,6 @@ from gentraj.networks import ValueEnsemble
 from gentraj.networks.mlp import ACTIVATIONS, ActivationName, InitialName, NormName
 from gentraj.randomness import Seeds, as_noise
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
-from gentraj.training.parallel import SINGLE, Processes
 from gentraj.training.step import TrainingStep
 
 from .policy import Policy, Transition
@@ -151,13 +150,13 @@ class Critic(nn.Module):
             q_B = q_EB[0]
             size_B = q_B
         else:
-            member = torch.randint(2, (), generator=step.generator)  # the same in all processes
+            member = torch.randint(2, (), generator=step.generator)
             member_1 = to_device(member.view(1), q_EB.device)
             q_B = q_EB.index_select(0, member_1)[0]
             size_B = q_EB.index_select(0, 1 - member_1)[0]
         if not divided:
             return q_B
-        return q_B / step.processes.mean(size_B.detach().abs().mean()).clamp(min=1e-6)
+        return q_B / size_B.detach().abs().mean().clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor, seeds: Seeds | None = None) -> Tensor:
         """(B, K, A) of each state's N candidates, the one with the highest value under the target network.
@@ -210,14 +209,13 @@ def expectile(error: Tensor, tau: float) -> Tensor:
     return torch.where(error < 0, 1 - tau, tau) * error**2
 
 
-def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0,
-                      processes: Processes = SINGLE) -> Tensor:
+def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
     """(B,) weights exp(beta * advantage), bounded by MAX_ADVANTAGE_WEIGHT and divided by their mean.
 
     The advantages are divided by the mean of their absolute values. Both means are weighted by `weight_B`, so that the
-    product of both weights has mean 1. Means are over the batch that the `processes` share.
+    product of both weights has mean 1.
     """
-    size = processes.mean((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
+    size = (advantage_B.abs() * weight_B).mean().clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT))
-    better_B = (exponent_B - processes.maximum(exponent_B.max())).exp()  # divided by the largest, against underflow
-    return better_B / processes.mean((better_B * weight_B).mean()).clamp(min=torch.finfo(better_B.dtype).tiny)
+    better_B = (exponent_B - exponent_B.max()).exp()  # divided by the largest, against underflow
+    return better_B / (better_B * weight_B).mean().clamp(min=torch.finfo(better_B.dtype).tiny)

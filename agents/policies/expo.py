@@ -219,7 +219,7 @@ class Expo(Policy[ExpoConfig]):
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
         """One step of the critics, and in every `delay`-th one of the edits. The proposals are those of the batch, and
         drawn where it has none."""
-        t = self.transition(step.batch, self.config.critic.discount, step.processes)
+        t = self.transition(step.batch, self.config.critic.discount)
         now_BNX, next_BNX = self.proposals(step.batch, t.state_BS, t.next_BS, step.generator)
 
         # the value of what follows, by two members

@@ -136,7 +136,7 @@ class FQL(ActorCritic[FQLConfig]):
     def guidance(self, t: Transition, z_BKA: Tensor, temperature: float) -> Tensor:
         """(B,) the weights w of GFP, in [0, 1], with which the flow imitates the data's actions."""
         own_B = self.critic.target_value(t.state_BS, self.act(self.network, t.state_BS, z_BKA).clamp(-1, 1))
-        size = t.processes.mean(own_B.abs().mean()).clamp(min=1e-6)
+        size = own_B.abs().mean().clamp(min=1e-6)
         better_B = self.critic.target_value(t.state_BS, t.chunk_BX) - own_B
         return (better_B / (temperature * size)).sigmoid()
 

@@ -90,10 +90,10 @@ class IQL(Policy[IQLConfig]):
             return None
         if self.config.advantages == "raw":
             return (self.config.beta * advantage_B).clamp(max=math.log(MAX_ADVANTAGE_WEIGHT)).exp()
-        return advantage_weights(advantage_B, self.config.beta, t.weight_B, t.processes)
+        return advantage_weights(advantage_B, self.config.beta, t.weight_B)
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
-        t = self.transition(step.batch, self.config.critic.discount, step.processes)
+        t = self.transition(step.batch, self.config.critic.discount)
         value_loss, advantage_B = self.value_loss(t)
         step.descend(value_loss, "value", self.config.critic.max_grad_norm)
         critic_loss, critic = self.critic_loss(t)

@@ -19,7 +19,6 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.sampling import Guidance, sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import Seeds, as_noise
-from gentraj.training.parallel import SINGLE, Processes
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
@@ -65,8 +64,6 @@ class Transition:
     critics learn."""
     actor_BS: Tensor
     """The state with a goal that was drawn for the actor; the state itself without goals in hindsight."""
-    processes: Processes = SINGLE
-    """The processes that share the batch, of whose transitions these are those of one."""
 
     def for_actor(self) -> Transition:
         """The transitions with the actor's goals in their states. Rewards and next states keep those of the values."""
@@ -74,16 +71,16 @@ class Transition:
 
     def average(self, x_EB: Tensor) -> Tensor:
         """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
-        return (x_EB * self.whole_B).sum(-1).mean() / self.processes.mean(self.whole_B.sum()).clamp(min=1)
+        return (x_EB * self.whole_B).sum(-1).mean() / self.whole_B.sum().clamp(min=1)
 
     def real_entries(self) -> Tensor:
         """(B, K * A) true for the entries of the chunk that were taken before the episode ended."""
         return repeat(self.real_BK, "b k -> b (k a)", a=self.chunk_BX.shape[1] // self.real_BK.shape[1])
 
 
-def mean_one(weight_B: Tensor, processes: Processes = SINGLE) -> Tensor:
-    """Divides weights by their mean over the batch of these processes; weights that are all 0 stay 0."""
-    return weight_B / processes.mean(weight_B.mean()).clamp(min=1e-6)
+def mean_one(weight_B: Tensor) -> Tensor:
+    """Divides weights by their mean; weights that are all 0 stay 0."""
+    return weight_B / weight_B.mean().clamp(min=1e-6)
 
 
 def join(state_BS: Tensor, act_BKA: Tensor) -> Tensor:
@@ -297,9 +294,8 @@ class Policy(nn.Module, Generic[P]):
         """Builds a model of actions given the state and a context of `context_dim` numbers."""
         return ActionModel(self.window_spec, config, context_dim, context_dropout, self.config.max_delay)
 
-    def transition(self, batch: Batch, discount: float, processes: Processes = SINGLE) -> Transition:
-        """The transitions that the policy sees in a batch of windows, which these `processes` share; `discount` is per
-        environment step.
+    def transition(self, batch: Batch, discount: float) -> Transition:
+        """The transitions that the policy sees in a batch of windows; `discount` is per environment step.
 
         Raises ValueError for a batch without rewards, terminations and episodes, and for windows of another layout than
         the policy's, in which the n-step returns would be others.
@@ -320,7 +316,7 @@ class Policy(nn.Module, Generic[P]):
         act_BKA = scales.act.normalize(act_BHA[:, : self.chunk]) * (real_BK[..., None] & scales.varies_A)
         weight_B = torch.ones_like(reward_B)
         if batch.synthetic_B is not None:
-            weight_B = mean_one((~batch.synthetic_B).to(reward_B), processes)
+            weight_B = mean_one((~batch.synthetic_B).to(reward_B))
         past_BPD = batch.past_BPD
         obs_BW = self.spec.seen(obs_BHO[:, 0], past_BPD)
         if past_BPD is not None:  # the steps before the next state
@@ -342,8 +338,7 @@ class Policy(nn.Module, Generic[P]):
             whole_B=real_BK.all(1) | ended_B,
             episode_B=batch.episode_B,
             weight_B=weight_B,
-            actor_BS=actor_BS,
-            processes=processes)
+            actor_BS=actor_BS)
 
     @property
     def device(self) -> torch.device:

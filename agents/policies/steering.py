@@ -180,7 +180,7 @@ class Steered(ActorCritic[SteeredConfig]):
         w_RZ = self.squash(self.normal(state_RS, generator))
         value_R = self.critic.target_value(state_RS, self.generate(state_RS, w_RZ).flatten(1))
         error_ER = self.noise_value(torch.cat([state_RS, w_RZ], -1)) - value_R
-        variance = t.processes.mean(rearrange(value_R, "(b n) -> b n", n=number).var(1).mean())
+        variance = rearrange(value_R, "(b n) -> b n", n=number).var(1).mean()
         return ((error_ER / self.noise_value.unit) ** 2).mean(), variance.sqrt()
 
     def update_actor(self, t: Transition, step: TrainingStep) -> dict[str, Tensor]:

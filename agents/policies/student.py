@@ -121,7 +121,7 @@ class Student(Policy[StudentConfig]):
         return loss, error_BX.mean(1)
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
-        t = self.transition(step.batch, 1.0, step.processes)
+        t = self.transition(step.batch, 1.0)
         loss, error_B = self.loss(t)
         norm = step.descend(loss, "network", self.config.max_grad_norm)
         return {"loss": loss.detach(), "error": (error_B * t.weight_B).mean(), "grad_norm": norm}

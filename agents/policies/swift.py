@@ -97,19 +97,19 @@ class Swift(Policy[SwiftConfig]):
         member_B = t.episode_B % len(error_EB)
         learns_EB = cross_fitting_mask(member_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
-        loss = t.average(loss_EB) / t.processes.mean(learns_EB.float().mean())
+        loss = t.average(loss_EB) / learns_EB.float().mean()
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
     def better(self, advantage_B: Tensor, t: Transition, step: TrainingStep) -> Tensor:
         """(B,) true for the actions that are labelled better."""
         if self.config.labels == "sign":
             return advantage_B > 0
-        size = t.processes.mean((advantage_B**2 * t.weight_B).mean()).sqrt().clamp(min=1e-6)
+        size = (advantage_B**2 * t.weight_B).mean().sqrt().clamp(min=1e-6)
         draw_B = to_device(torch.rand(len(advantage_B), generator=step.generator), advantage_B.device)
         return draw_B < 0.5 + advantage_B / (4 * size)
 
     def update(self, step: TrainingStep) -> dict[str, Tensor]:
-        t = self.transition(step.batch, self.config.critic.discount, step.processes)
+        t = self.transition(step.batch, self.config.critic.discount)
         value_loss, advantage_B = self.value_loss(t)
         step.descend(value_loss, "value", self.config.critic.max_grad_norm)
         held_out = t.average(expectile(advantage_B / self.value.unit, self.config.expectile)[None])

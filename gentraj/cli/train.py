@@ -28,7 +28,6 @@ from ..runs.learn.training import prepare, untrained_agent
 from ..runs.learn.training import train as train_run
 from ..runs.show.card import parameters_trained
 from ..training.checkpoint import has_checkpoints
-from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
 from .options import Device, Given, Training, named, print_settings, values_of
 
@@ -49,7 +48,6 @@ class Train(Training):
               gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --model gan
               gentraj train pointmaze-umaze --model flow --network dit --model.prediction velocity --dry-run
               gentraj train iql --dataset hopper.hdf5 --env-id Hopper-v5 --policy.expectile 0.8 --run-dir runs/iql
-              accelerate launch -m gentraj train pointmaze-umaze --run-dir runs/umaze (on several devices)
     """
 
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
@@ -75,8 +73,24 @@ class Train(Training):
 
     def __call__(self) -> None:
         config = self._settings()
-        with launched(self.device) as processes:
-            self._train(config, processes)
+        if self.print_config:
+            print(json.dumps(to_json(config, defaults=False), indent=2))
+            return
+        name = self.preset or (self.config.stem if self.config else "")
+        if not config.dataset:
+            raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+        config = replace(config, dataset=resolve_paths(config.dataset, self.resume or Path()))
+        device = pick_device(self.device)
+        if self.dry_run:
+            print(dry_run(config, device))
+            return
+        folder = self.run_dir or Path("runs") / name
+        folder = self.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
+        run = train_run(config, folder=folder, resume=self.resume is not None, device=device)
+        if short := short_training(config):
+            say(f"{short}; `gentraj train --resume {quote(str(folder))} --steps {usual_steps(config)}` goes on")
+        say(f"trained {run.step} steps; the run is in {folder}")
+        print_saved(next_command(run, folder))
 
     @classmethod
     def more_help(cls, given: Given) -> Callable[[], None]:
@@ -115,29 +129,6 @@ class Train(Training):
             if getattr(self, option) is not None:
                 raise ValueError(f"--resume continues the run as it is; leave {named(option)} out")
         return RunFolder(Path(str(self.resume))).read().run
-
-    def _train(self, config: RunConfig, processes: Processes) -> None:
-        training = config.training
-        config = replace(config, training=replace(training, bf16=training.bf16 or launched_in_bf16()))
-        if self.print_config:
-            processes.on_main(lambda: print(json.dumps(to_json(config, defaults=False), indent=2)))
-            return
-        name = self.preset or (self.config.stem if self.config else "")
-        if not config.dataset:
-            raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-        config = replace(config, dataset=resolve_paths(config.dataset, self.resume or Path()))
-        device = processes.device or pick_device(self.device)
-        if self.dry_run:
-            processes.on_main(lambda: print(dry_run(config, device)))
-            return
-        folder = self.run_dir or Path("runs") / name
-        folder = self.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
-        run = train_run(config, folder=folder, resume=self.resume is not None, processes=processes, device=device)
-        if processes.is_main:
-            if short := short_training(config):
-                say(f"{short}; `gentraj train --resume {quote(str(folder))} --steps {usual_steps(config)}` goes on")
-            say(f"trained {run.step} steps; the run is in {folder}")
-            print_saved(next_command(run, folder))
 
 
 def next_command(run: Run, folder: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from ..trajectory import Batch, TrajectorySpec
 from .episodes import Episodes
 from .goals import GOAL_SAMPLERS, without_goals
-from .windows import WHOLE, ContextConfig, Windows
+from .windows import ContextConfig, Windows
 
 
 def windows_of(episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig, early: float = 0.0) -> Windows:
@@ -34,11 +34,11 @@ class HindsightWindows(Windows):
         super().__init__(without_goals(episodes), spec, replace(contexts, goals=None), early)
         self.goals = GOAL_SAMPLERS.made_of(contexts.goals)(contexts.goals, episodes)
 
-    def batch(self, step: int, seed: int, size: int = 64, rows: slice = WHOLE) -> Batch:
+    def batch(self, step: int, seed: int, size: int = 64) -> Batch:
         rng = np.random.default_rng([seed, step])
         starts_B = self._drawn(rng, size)
         goal_2B = self.goals.draw(starts_B + self._episode(starts_B), rng)
-        return self.gather(starts_B[rows], goal_2B[:, rows])
+        return self.gather(starts_B, goal_2B)
 
     def gather(self, starts_B: np.ndarray, goal_2B: np.ndarray | None = None) -> Batch:
         """The windows that start at these steps (B,), with the rows `goal_2B` of `obs` as the goals of values and of

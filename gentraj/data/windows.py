@@ -164,7 +164,6 @@ class WindowStarts:
         return self.step_B + self.episode_B
 
 
-WHOLE = slice(None)  # all rows of a batch
 EARLY_STEPS = 32  # steps at the start of an episode that are early
 
 
@@ -207,12 +206,9 @@ class Windows:
     def __len__(self) -> int:
         return self.episodes.num_steps
 
-    def batch(self, step: int, seed: int, size: int = 64, rows: slice = WHOLE) -> Batch:
-        """The windows of one training step, sampled with replacement; the same for the same (step, seed, size).
-
-        With `rows`, only these rows of the batch are gathered.
-        """
-        return self.gather(self._drawn(np.random.default_rng([seed, step]), size)[rows])
+    def batch(self, step: int, seed: int, size: int = 64) -> Batch:
+        """The windows of one training step, with replacement; the same for the same (step, seed, size)."""
+        return self.gather(self._drawn(np.random.default_rng([seed, step]), size))
 
     def _drawn(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """(B,) the steps that windows start at."""

@@ -249,7 +249,7 @@ class Diffusion(ConditionalModel):
         at = self.level(sample_times(self.config.density, self.path, len(x0), generator))
         eps = to_device(torch.randn(x0.shape, generator=generator), x0.device)
         context = self.training_context(batch, generator)
-        rows = Microbatch(x0, real, known, context, batch.weights(), generator, step.processes)
+        rows = Microbatch(x0, real, known, context, batch.weights(), generator)
         score = None if guide is None else partial(self.own_score, guide, rows=rows, batch=batch)
         loss = denoising_loss(self.preconditioned(self.network), rows, eps, at, self.config.weight,
                               None if chain else score)

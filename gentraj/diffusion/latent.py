@@ -32,7 +32,6 @@ from ..networks.temporal_unet import check_horizon, check_kernel
 from ..normalize import Normalizer
 from ..randomness import Seeds
 from ..training.optimization import adamw
-from ..training.parallel import Processes
 from ..training.step import TrainingStep
 from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .diffusion_model import Diffusion, DiffusionConfig
@@ -196,17 +195,17 @@ class LatentDiffusion(nn.Module):
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
         normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
-        batch, generator, processes = step.batch, step.generator, step.processes
+        batch, generator = step.batch, step.generator
         real = batch.mask_BHD
         known, x0 = self.conditioning.sample(self.spec, real, generator), self.normalizer.normalize_windows(batch)
         mean, log_variance = self.vae.encode(x0, real)
         eps = to_device(torch.randn(mean.shape, generator=generator), mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
         real_BL1 = self._grouped(real).any(-1, keepdim=True)
-        error = _mean((decoded - x0) ** 2, real & ~known, processes)
-        kl = _mean(gaussian_kl(mean, log_variance), real_BL1, processes)
+        error = _mean((decoded - x0) ** 2, real & ~known)
+        kl = _mean(gaussian_kl(mean, log_variance), real_BL1)
         step.descend(error + self.config.beta * kl, "vae", self.config.prior.max_grad_norm)
-        self._follow(mean.detach(), log_variance.detach(), real_BL1, processes)
+        self._follow(mean.detach(), log_variance.detach(), real_BL1)
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
         real_BLE = real_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
 
@@ -300,12 +299,12 @@ class LatentDiffusion(nn.Module):
         """(R, H, X) -> (R, L, factor * X): the timesteps of one latent timestep, concatenated."""
         return rearrange(x_RHX, "r (l f) x -> r l (f x)", f=self.factor)
 
-    def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor, processes: Processes) -> None:
+    def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
         """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""
         def mean(x_BLZ: Tensor) -> Tensor:
-            return processes.mean((x_BLZ * weight).sum((0, 1)))
+            return (x_BLZ * weight).sum((0, 1))
 
-        weight = real_BL1 / processes.mean(real_BL1.sum()).clamp(min=1)
+        weight = real_BL1 / real_BL1.sum().clamp(min=1)
         shift = mean(mean_BLZ)
         variance = mean((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp())
         for buffer, now in ((self.prior.normalizer.shift_D, shift), (self.prior.normalizer.scale_D, variance.sqrt())):
@@ -317,6 +316,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean**2 + log_variance.exp() - 1 - log_variance) / 2
 
 
-def _mean(x: Tensor, where: Tensor, processes: Processes) -> Tensor:
+def _mean(x: Tensor, where: Tensor) -> Tensor:
     """The mean over the entries where `where` is true."""
-    return (x * where).sum() / processes.mean(where.expand(x.shape).sum()).clamp(min=1)
+    return (x * where).sum() / where.expand(x.shape).sum().clamp(min=1)

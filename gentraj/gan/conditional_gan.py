@@ -22,7 +22,6 @@ from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..normalize import Normalizer
 from ..randomness import Seeds
 from ..training.optimization import MovingAverage, Updates, adamw, waits_to_read
-from ..training.parallel import SINGLE, Processes
 from ..training.step import TrainingStep
 from ..trajectory import Condition, Guide, TrajectorySpec
 from .objectives import OBJECTIVES, ObjectiveName, RegulariserName, SideConfig, adversarial_loss, step_discriminator
@@ -82,12 +81,12 @@ class Health(nn.Module):
         self.steps = Updates()
         self._warned: set[str] = set()
 
-    def record(self, metrics: Mapping[str, Tensor], processes: Processes = SINGLE) -> None:
-        """Updates the averages with the metrics of one step, whose batch these processes share, and warns of new
-        symptoms; on an accelerator, which has to be waited for, it looks for them once in `LOOK_EVERY` steps."""
+    def record(self, metrics: Mapping[str, Tensor]) -> None:
+        """Updates the averages with the metrics of one step, and warns of new symptoms; on an accelerator, which has
+        to be waited for, it looks for them once in `LOOK_EVERY` steps."""
         now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average)
         steps = self.steps.next()
-        self.average.lerp_(processes.mean(now).to(now), max(AVERAGE_WEIGHT, 1 / steps))
+        self.average.lerp_(now, max(AVERAGE_WEIGHT, 1 / steps))
         if steps % LOOK_EVERY == 0 or not waits_to_read(self.average):
             self.warn()
 
@@ -235,7 +234,7 @@ class ConditionalGAN(DirectModel):
                     fake = self._sample(microbatch)
                 metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.penalties, step,
                                              self.config.discriminator_learning.max_grad_norm)
-                real_logit = step.processes.mean(metrics.pop("real_logit")).to(self.real_logit)
+                real_logit = metrics.pop("real_logit").to(self.real_logit)
                 self.real_logit.lerp_(real_logit, AVERAGE_WEIGHT)
         loss, more = self.generator_loss(microbatch.twins(), guide, plays=plays)
         norm = step.descend(loss, "generator", self.config.generator_learning.max_grad_norm)
@@ -245,7 +244,7 @@ class ConditionalGAN(DirectModel):
             return more
         metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
         trained = (norm > 0) * (step.optimizers["generator"].param_groups[0]["lr"] > 0)
-        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained}, step.processes)
+        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained})
         return metrics
 
     def _plays(self) -> bool:

@@ -210,7 +210,7 @@ def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) ->
         return whole
     real_RH = microbatch.real[..., 0]
     patches = (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum()
-    return whole + patches / microbatch.processes.mean(real_RH.sum())
+    return whole + patches / real_RH.sum()
 
 
 @parametrize.cached()

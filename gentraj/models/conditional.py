@@ -20,7 +20,6 @@ from ..device import to_device
 from ..normalize import Normalizer
 from ..randomness import Noise, Seeds, unfold
 from ..training.optimization import MovingAverage
-from ..training.parallel import SINGLE, Processes
 from ..training.step import TrainingStep
 from ..trajectory import (
     DEFAULT_OPTIONS,
@@ -105,8 +104,6 @@ class Microbatch:
     weight: Tensor
     """Weights in the loss: (R,), or (1,) if all are equal."""
     generator: torch.Generator
-    processes: Processes = SINGLE
-    """The processes that share the windows, of which these are the rows of one."""
 
     @cached_property
     def free(self) -> Tensor:
@@ -120,7 +117,7 @@ class Microbatch:
     def average(self, loss: Tensor) -> Tensor:
         """The weighted mean of a loss (R, H, D) over the free entries, a scalar."""
         total = (loss * self.free * self.weight[:, None, None]).sum()
-        return total / self.processes.mean(self.free.sum()).clamp(min=1)
+        return total / self.free.sum().clamp(min=1)
 
     def take(self, index_R: Tensor) -> Microbatch:
         """The windows with these indices."""
@@ -170,7 +167,7 @@ class ConditionalModel(nn.Module):
         batch = step.batch
         known = self.conditioning.sample(self.spec, batch.mask_BHD, step.generator)
         return Microbatch(self.normalizer.normalize_windows(batch), batch.mask_BHD, known,
-                          self.training_context(batch, step.generator), batch.weights(), step.generator, step.processes)
+                          self.training_context(batch, step.generator), batch.weights(), step.generator)
 
     def learn(self, step: TrainingStep, loss: Tensor, max_norm: float) -> dict[str, Tensor]:
         """One optimiser step of the network on a scalar loss, which the average of its weights follows; metrics."""

@@ -44,7 +44,6 @@ from .checkpoint import (
 )
 from .log import Log, Row, Sums, require_loggers, start_loggers
 from .optimization import NonFinite, StepNumbers
-from .parallel import SINGLE, Processes
 from .state import ComponentState, Source, module_tensors, restore_module
 from .step import Trainable, TrainingStep
 
@@ -198,19 +197,17 @@ class Trainer:
         Trainer({"model": model}, TrainingData(episodes), TrainingConfig(steps=1_000), RunStore(folder)).fit()
 
     Every component must be an `nn.Module` as well. `fit` goes through the stages below, each of which a subclass may
-    override. `on_row` is given each row of metrics.jsonl. Several `processes` divide each batch; all of them read the
-    folder, and the main process alone writes, evaluates and measures. Raises `ConfigError` for batches that cannot be
-    divided, and TypeError for a component that cannot be trained.
+    override. Components are moved to `device`; None leaves them where they are. `on_row` is given each row of
+    metrics.jsonl. Raises TypeError for a component that cannot be trained.
     """
 
     def __init__(self, components: Mapping[str, Trainable], data: TrainingData, settings: TrainingConfig,
-                 store: RunStore, *, on_row: Callable[[Row], None] | None = None, processes: Processes = SINGLE,
+                 store: RunStore, *, device: torch.device | None = None, on_row: Callable[[Row], None] | None = None,
                  progress: bool = True):
         require_loggers(settings.log_to)  # before anything is saved
         self.settings = settings
         self.store = store
         self.on_row = on_row
-        self.processes = processes
         self.progress = progress
         self.folder = Path(store.folder).absolute()  # the working directory may change meanwhile
         self.components = list[ComponentState]()
@@ -219,7 +216,7 @@ class Trainer:
                 raise TypeError(f"the component '{name}' is {type(component).__name__}; an nn.Module that is Trainable "
                                 "is expected")
             batches = data.batches(component.spec, settings.min_episode_start_fraction)
-            self.components.append(ComponentState(name, component, component, batches, processes.device))
+            self.components.append(ComponentState(name, component, component, batches, device))
         self.on_cuda = any(each.device.type == "cuda" for each in self.components)
         self.meta = _same_on_resume(store.meta, components, settings, data.episodes)
         self.step = 0
@@ -227,10 +224,6 @@ class Trainer:
         self.saved_step = -1
         self.sums: Sums | None = None  # those of the step that `fit` ended at; None where it did not end
         self.checkpoint = self.folder
-        for each in self.components:
-            if each.component.batch_size % processes.world_size:
-                raise ConfigError(f"the component '{each.name}' has batches of {each.component.batch_size} windows, "
-                                  f"which {processes.world_size} processes cannot divide evenly; give a multiple")
 
     def fit(self, resume: bool = False, until: int | None = None) -> TrainingResult:
         """Trains to the step `until`, by default the last one, and saves. Called again, it goes on from there, and the
@@ -238,8 +231,7 @@ class Trainer:
 
         Raises `ConfigError` for settings that differ on resume and for fewer steps than are done, `CheckpointError`
         where the folder is in use or cannot be written, `NothingSaved` without anything to resume, `TrainingStopped`
-        for a number that is not finite, `Interrupted` after SIGINT or SIGTERM, when everything is saved, and
-        `ProcessLost` where another process of the training has ended.
+        for a number that is not finite, and `Interrupted` after SIGINT or SIGTERM, when everything is saved.
         """
         began = time.monotonic()
         if resume and not has_checkpoints(self.folder):
@@ -251,7 +243,7 @@ class Trainer:
         with ExitStack() as self.held, Interrupts() as self.interrupts, cpu_resources(self.settings.threads):
             if self.settings.deterministic and self.on_cuda:
                 self.held.enter_context(deterministic_kernels())
-            self.processes.on_main(lambda: self.claim_folder(goes_on))
+            self.claim_folder(goes_on)
             if sums is None:
                 sums = self.begin(resume)
             self.save(sums)  # nothing to do where the training goes on
@@ -269,9 +261,8 @@ class Trainer:
                 self.record(log)
                 self.save(log.sums)
                 sums = log.sums
-            received = self.stop_signal()
-            if received:
-                raise Interrupted(received, self.step)
+            if self.interrupts.received is not None:
+                raise Interrupted(self.interrupts.received, self.step)
         self.sums = sums
         return TrainingResult(self.step, self.checkpoint, log.last, time.monotonic() - began)
 
@@ -283,27 +274,22 @@ class Trainer:
                                   "another folder")
 
     def begin(self, resume: bool) -> Sums:
-        """Gives all processes the same weights, of the newest checkpoint on `resume`, and has the folder written.
+        """Restores the newest checkpoint on `resume`, and has the folder written.
 
         Returns the sums of metrics that were saved with the checkpoint.
         """
         self.unread.clear()  # what a `fit` that failed has left
         sums = self.restore() if resume else {}
-        most, least = self.processes.largest(self.step), -self.processes.largest(-self.step)
-        if most != least:
-            raise CheckpointError(f"{self.folder}: the processes read checkpoints of different steps, from {least} to "
-                                  f"{most}; all of them need the same folder")
-        self.processes.copy_main([*(each.module for each in self.components), *self.store.frozen.values()])
         for each in self.components:
             each.schedule(self.step, self.settings.warmup, self.settings.steps)
             if self.settings.compile:
                 compile_networks(each.module, each.device)
-        self.processes.on_main(lambda: self.write_folder(resume))
+        self.write_folder(resume)
         return sums
 
     def write_folder(self, resume: bool) -> None:
-        """Writes what belongs beside the checkpoints: nothing. The main process calls it, once the folder is locked and
-        a resumed training is restored, before the first save; and again where the folder is gone."""
+        """Writes what belongs beside the checkpoints: nothing. It is called once the folder is locked and a resumed
+        training is restored, before the first save; and again where the folder is gone."""
 
     def restore(self) -> Sums:
         """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
@@ -329,19 +315,13 @@ class Trainer:
     def open_log(self, sums: Sums) -> Log:
         """The log of this training, which goes on with the sums of metrics since the last row."""
         every, steps = self.settings.log_every, self.settings.steps
-        if not self.processes.is_main:
-            return Log(every, steps, self.step, sums)
         whole = self.step - 1 if sums else self.step  # the row of this step, if there are sums, is not whole
         loggers = start_loggers(self.settings.log_to, self.folder, whole, self.meta)
         return Log(every, steps, self.step, sums, progress=self.progress, loggers=loggers, on_row=self.on_row)
 
     def is_finished(self) -> bool:
         """Whether the last step of this `fit` is done, or a signal asks to stop."""
-        return self.step >= self.until or self.stop_signal() > 0
-
-    def stop_signal(self) -> int:
-        """A signal that this or another process received, or 0; all processes must call this, and get the same."""
-        return self.processes.largest(self.interrupts.received or 0)
+        return self.step >= self.until or self.interrupts.received is not None
 
     def train_step(self, log: Log) -> None:
         """Updates every component by a batch of its own, and logs its metrics and learning rates; on a GPU those of the
@@ -375,29 +355,25 @@ class Trainer:
         return metrics
 
     def next_batch(self, trained: ComponentState) -> Batch:
-        """The rows of this process in the batch of this step, which depends on the seed, the step and the component."""
-        seed, size = fold(self.settings.seed, trained.key), trained.component.batch_size
-        if self.processes.world_size == 1:
-            batch = trained.source.batch(self.step, seed, size)
-        else:
-            batch = trained.source.batch(self.step, seed, size, self.processes.rows)
-        return batch.to(trained.device)
+        """The batch of this step, which depends on the seed, the step and the component."""
+        seed = fold(self.settings.seed, trained.key)
+        return trained.source.batch(self.step, seed, trained.component.batch_size).to(trained.device)
 
     def update(self, trained: ComponentState, batch: Batch) -> dict[str, Tensor]:
-        """Updates a component by a batch, and returns its metrics, whose means over the processes `record` logs.
+        """Updates a component by a batch, and returns its metrics, which `record` logs.
 
         Raises `TrainingStopped` where the loss, a gradient or a metric is not finite; those of a GPU are looked at by
         `record`.
         """
         step = TrainingStep(batch, trained.optimizers, generator(self.settings.seed, self.step, trained.key),
-                            self.processes, unread=[])
-        with (self._stopping(f"component '{trained.name}'"), self.processes.drawing(),
+                            unread=[])
+        with (self._stopping(f"component '{trained.name}'"),
               torch.autocast(trained.device.type, torch.bfloat16, enabled=self.settings.bf16)):
             if self.settings.compile and trained.device.type == "cuda":
                 torch.compiler.cudagraph_mark_step_begin()  # CUDA graphs may overwrite what they returned before
             updated = trained.component.update(step)
             metrics = {f"{trained.name}/{key}": torch.as_tensor(value) for key, value in updated.items()}
-            numbers = StepNumbers(step.unread or (), metrics, self.processes)
+            numbers = StepNumbers(step.unread or (), metrics)
             self.unread[-1].by_component[trained.name] = numbers
             if numbers.arrived is None:
                 numbers.metrics()
@@ -412,11 +388,11 @@ class Trainer:
             if is_due:
                 self.record(log)
                 with log.paused():
-                    self.processes.on_main(judged)
+                    judged()
 
     def evaluate(self) -> None:
-        """Evaluates what is trained: not at all. The main process calls it every `eval_every` steps and after the last.
-        It must not change the components."""
+        """Evaluates what is trained: not at all. It is called every `eval_every` steps and after the last. It
+        must not change the components."""
 
     def measure(self) -> None:
         """The same before each checkpoint too, whether or not there are evaluations."""
@@ -433,7 +409,7 @@ class Trainer:
             for each in self.components:
                 tensors |= each.tensors()
         tensors |= {name: module_tensors(module) for name, module in self.store.frozen.items()}
-        self.processes.on_main(lambda: self.write(tensors, sums))
+        self.write(tensors, sums)
         self.saved_step = self.step
         self.checkpoint = self.folder / name_of(self.step)
 

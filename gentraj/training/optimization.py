@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import Fraction, settings
 from ..device import to_device
-from .parallel import SINGLE, Processes
 
 Schedule = Literal["cosine", "constant"]
 
@@ -76,20 +75,18 @@ def scheduler_of(optimizer: Optimizer, step: int, warmup: int, steps: int) -> La
     return scheduler
 
 
-def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float, processes: Processes = SINGLE,
+def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float,
                     unread: list[tuple[str, Tensor]] | None = None) -> Tensor:
     """Backpropagates the scalar `loss`, clips the gradient norm to `max_norm`, and steps the optimiser.
 
-    Returns the norm before clipping. Loss and gradients are their means over the `processes` that share the batch.
-    Raises `NonFinite`, without a step, where the loss or the norm is not finite. If they are on an accelerator and a
-    list `unread` is given, they are added to it instead, for `StepNumbers` to check: a fused optimiser takes no step
-    either where they are not finite, and nothing waits for the accelerator.
+    Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. If
+    they are on an accelerator and a list `unread` is given, they are added to it instead, for `StepNumbers` to check: a
+    fused optimiser takes no step either where they are not finite, and nothing waits for the accelerator.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
         parameter.grad = None
     loss.backward()
-    loss = processes.average_gradients(loss, parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if unread is not None and waits_to_read(norm) and optimizer.defaults.get("fused"):
         unread += [("the loss", loss.detach()), ("the gradient norm", norm)]
@@ -113,21 +110,20 @@ def waits_to_read(tensor: Tensor) -> bool:
 
 
 class StepNumbers:
-    """The numbers of an update that have to be finite, or their means over the processes, on their way to the CPU by
-    one transfer: those that were left to be `checked`, and its metrics.
+    """The numbers of an update that have to be finite, on their way to the CPU by one transfer: those that were left to
+    be `checked`, and its metrics.
 
     A GPU hands them over when it gets there, for which only `metrics` waits.
     """
 
-    def __init__(self, checked: Sequence[tuple[str, Tensor]], metrics: Mapping[str, Tensor],
-                 processes: Processes = SINGLE):
+    def __init__(self, checked: Sequence[tuple[str, Tensor]], metrics: Mapping[str, Tensor]):
         self.keys = list(metrics)
         self.names = [*(name for name, _ in checked), *(f"the metric '{key}'" for key in metrics)]
         self.found: dict[str, float] | None = None  # by the first call of `metrics`
         scalars = [*(x for _, x in checked), *metrics.values()]
         device = next((x.device for x in scalars if waits_to_read(x)), torch.device("cpu"))
         there = [to_device(x.to(torch.float32).view(1), device) for x in scalars]
-        self.numbers = processes.mean(torch.cat([torch.empty(0, dtype=torch.float32, device=device), *there]))
+        self.numbers = torch.cat([torch.empty(0, dtype=torch.float32, device=device), *there])
         self.arrived: torch.Event | None = None
         if device.type == "cuda":
             there = self.numbers

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..data.windows import WHOLE
 from ..trajectory import Batch
 from .checkpoint import CheckpointError
 from .optimization import NonFinite, scheduler_of
@@ -24,10 +23,9 @@ ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Source(Protocol):
-    """A source of batches, such as `Windows`: the same (step, seed, size) must give the same batch, of which only the
-    `rows` are returned."""
+    """A source of batches, such as `Windows`: the same (step, seed, size) must give the same batch."""
 
-    def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch: ...
+    def batch(self, step: int, seed: int, size: int) -> Batch: ...
 
 
 class ComponentState:

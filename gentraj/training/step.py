@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from ..trajectory import Batch, TrajectorySpec
 from .optimization import MovingAverage, apply_gradients
-from .parallel import SINGLE, Processes
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,6 @@ class TrainingStep:
     """The optimisers of the component, by the names that its `optimizers` gives them."""
     generator: torch.Generator
     """The source of all random numbers."""
-    processes: Processes = SINGLE
-    """The processes that share the batch, which is the rows of this process."""
     unread: list[tuple[str, Tensor]] | None = field(default=None, repr=False)
     """Where the losses and gradient norms of an accelerator are noted, for the training loop to check later, so that
     no optimiser step waits for it. None checks them at once, as on a CPU."""
@@ -43,7 +40,7 @@ class TrainingStep:
 
         Returns the norm before clipping. Raises `NonFinite`, before the step, for a loss or a norm that is not finite.
         """
-        return apply_gradients(loss, self.optimizers[optimizer], max_norm, self.processes, self.unread)
+        return apply_gradients(loss, self.optimizers[optimizer], max_norm, self.unread)
 
     def follow(self, average: MovingAverage, network: nn.Module) -> None:
         """Moves the moving average towards the weights of the network."""

@@ -199,7 +199,7 @@ class WorldModel(nn.Module):
 
         Raises ValueError for windows of another layout than the model's.
         """
-        batch, generator, processes = step.batch, step.generator, step.processes
+        batch, generator = step.batch, step.generator
         self.spec.check_windows(batch.x_BHD.shape)
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
@@ -213,21 +213,21 @@ class WorldModel(nn.Module):
         mean_BKY, spread_BKY, metrics = self._update_ensemble(input_BKX, outcome_BKY, real_BK, step)
         logit_BK = self._end_logit(obs_BHO[:, 1:], input_BKX)
         loss_BK = F.binary_cross_entropy_with_logits(logit_BK, ended_BK.to(obs_BHO), reduction="none")
-        end_loss = (loss_BK * real_BK).sum() / processes.mean(real_BK.sum()).clamp(min=1)
+        end_loss = (loss_BK * real_BK).sum() / real_BK.sum().clamp(min=1)
         step.descend(end_loss, "ends", self.config.max_grad_norm)
         metrics["end_loss"] = end_loss.detach()
         if self.model is not None:
             error_BKY = (outcome_BKY - mean_BKY) / spread_BKY
             whole_B = real_BK.all(1)
             error_BX = error_BKY.flatten(1).to(self.mixing_XX.dtype)
-            count = processes.mean(whole_B.sum().to(error_BX))
+            count = whole_B.sum().to(error_BX)
             # Only whole chunks count. How many there are would have to be waited for; the others are set to 0 instead.
             if waits_to_read(whole_B):
                 error_BX = torch.where(whole_B[:, None], error_BX, 0)
             else:
                 error_BX = error_BX[whole_B]
             with torch.autocast(error_BX.device.type, enabled=False):
-                covariance_XX = processes.mean(error_BX.T @ error_BX) / count.clamp(min=1)
+                covariance_XX = error_BX.T @ error_BX / count.clamp(min=1)
                 self.mixing_XX.lerp_(covariance_XX, MIXING_RATE * (count > 0).to(self.mixing_XX))
             if torch.rand((), generator=generator) < self.config.generator_update_prob:
                 error_XB = rearrange(error_BKY * real_BK[..., None], "b k y -> (k y) b")
@@ -235,7 +235,7 @@ class WorldModel(nn.Module):
                 z_XB = torch.linalg.solve_triangular(self._covariance_root, error_XB, upper=False)
                 x_BKD = torch.cat([input_BKX, rearrange(z_XB, "(k y) b -> b k y", k=self.chunk)], -1)
                 mask_BKD = real_BK[..., None] | self.input_mask_D
-                size = processes.share(self.model.batch_size)
+                size = self.model.batch_size
                 losses = self.model.update(step.on(Batch(x_BKD[:size], mask_BKD[:size])))
                 metrics |= {f"model_{key}": value for key, value in losses.items()}
         return metrics
@@ -253,7 +253,7 @@ class WorldModel(nn.Module):
         weight_EBKY = count_BE.T[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - outcome_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
-        count = step.processes.mean(real_BK.sum()).clamp(min=1)
+        count = real_BK.sum().clamp(min=1)
         loss = (nll_EBKY * weight_EBKY).sum(0).sum() / count / self.out_dim
         step.descend(loss, "ensemble", self.config.max_grad_norm)
         mean_BKY, spread_BKY = _mixture(mean_EBKY.detach(), spread_EBKY.detach())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from simulated_device import counted
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.data import load_episodes
@@ -21,7 +21,6 @@ from gentraj.training.checkpoint import saved_steps
 from gentraj.training.log import read_metrics
 from gentraj.training.loop import TrainingStopped
 from gentraj.training.optimization import LearningConfig, Updates, adamw
-from gentraj.training.parallel import SINGLE, Processes
 from gentraj.training.step import TrainingStep
 from gentraj.trajectory import TrajectorySpec
 
@@ -64,12 +63,12 @@ def act(run: Run) -> torch.Tensor:
     return act_BA
 
 
-def trained_without_a_wait(name: str, data: dict[bool, Path], folder: Path, processes: Processes) -> Run:
+def trained_without_a_wait(name: str, data: dict[bool, Path], folder: Path) -> Run:
     """A preset after some steps, which waited for the numbers of the step before alone, which are there by then."""
     config = replace(narrow(PRESETS[name]), dataset=dataset_of(name, data), training=TrainingConfig(20, warmup=1))
     run, parts = prepare(config, check=False)
     trainer = Trainer(run.components, TrainingData(parts.train, run.context), config.training, RunStore(folder),
-                      processes=processes, progress=False)
+                      device=DEVICE, progress=False)
     with ExitStack() as trainer.held:
         trainer.claim_folder(False)
         log = trainer.held.enter_context(trainer.open_log(trainer.begin(False)))
@@ -86,22 +85,10 @@ def trained_without_a_wait(name: str, data: dict[bool, Path], folder: Path, proc
 @pytest.mark.filterwarnings("ignore:no recorded way leads")
 @pytest.mark.parametrize("name", EVERY)
 def test_a_preset_trains_without_a_wait_and_acts(name: str, data: dict[bool, Path], tmp_path: Path) -> None:
-    run = trained_without_a_wait(name, data, tmp_path, SINGLE.on(DEVICE))
+    run = trained_without_a_wait(name, data, tmp_path)
     run.reference = run.reference.take(slice(16))
     if run.acting is not None:
         assert torch.isfinite(act(run.ready(DEVICE))).all()
-
-
-@pytest.mark.parametrize("name", ["veteran", "bc-gan", "iql", "diffusion-ql", "fql", "world-model"])
-def test_one_of_two_processes_trains_without_a_wait(name: str, data: dict[bool, Path], tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it would send to the other one is on the device, as NCCL demands, which is not simulated."""
-    def send(x: Tensor, *_: object) -> None:
-        assert x.is_cuda and x.is_contiguous()
-
-    monkeypatch.setattr(distributed, "all_reduce", send)
-    monkeypatch.setattr(distributed, "broadcast", send)
-    trained_without_a_wait(name, data, tmp_path, Processes(0, 2, DEVICE))
 
 
 @pytest.mark.parametrize("name", ["pointmaze", "veteran", "iql", "fql", "swift", "bc-gan", "world-model"])
@@ -147,7 +134,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_anything_is_saved(da
                                                                              tmp_path: Path) -> None:
     """Though it is read a step later: no weight has moved by then."""
     trainer = Trainer({"it": Breaks()}, TrainingData(load_episodes(data[False])), TrainingConfig(9, save_every=3),
-                      RunStore(tmp_path), processes=SINGLE.on(DEVICE), progress=False)
+                      RunStore(tmp_path), device=DEVICE, progress=False)
     with pytest.raises(TrainingStopped, match=r"step 2, component 'it': the loss is nan; .*step-00000000 is kept"):
         trainer.fit()
     assert saved_steps(tmp_path) == [0]

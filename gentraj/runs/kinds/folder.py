@@ -24,7 +24,6 @@ from ...training import checkpoint, log
 from ...training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved
 from ...training.log import read_metrics, read_rows
 from ...training.loop import check_same
-from ...training.parallel import Processes
 from ...trajectory import Batch
 from .planner_run import PlannerRun, PlannerRunConfig
 from .plans import PlannerPolicy, PlannerPolicyConfig
@@ -158,7 +157,7 @@ class RunFolder:
             raise CheckpointError(f"{path}: {error}; `gentraj train --resume` writes it anew") from error
         run.reference = Batch(tensors["x"], tensors["mask"], tensors.get("context"), past_BPD=tensors.get("past"))
 
-    def start(self, run: Run, processes: Processes, resume: bool) -> None:
+    def start(self, run: Run, device: torch.device | None, resume: bool) -> None:
         """Writes the run and its data before its first step, and how its training was started.
 
         The start is added to provenance.json, which begins anew where `resume` is false. The command is written without
@@ -170,13 +169,11 @@ class RunFolder:
         program, *words = sys.argv
         name = Path(program).name.replace("__main__.py", "gentraj")  # of `python -m gentraj`
         command = shlex.join([name, *words]).encode(errors="backslashreplace").decode()  # a path need not be in UTF-8
-        device = processes.device
         shown = str(device or "cpu")
         if device is not None and device.type == "cuda":
             shown = f"{device} ({torch.cuda.get_device_name(device)})"
         start = {"command": command, "version": version("gentraj"), "torch": torch.__version__,
-                 "python": platform.python_version(), "device": shown,
-                 "processes": processes.world_size}
+                 "python": platform.python_version(), "device": shown}
         before = self.starts() if resume else []
         if checkpoint.saved_step(self.path) < run.config.training.steps:  # there will be newer checkpoints
             (self / self.CHOICE).unlink(missing_ok=True)

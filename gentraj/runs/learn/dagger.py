@@ -34,7 +34,6 @@ from ...progress import say
 from ...randomness import fold
 from ...training.checkpoint import NothingSaved, has_checkpoints
 from ...training.loop import TrainingConfig, check_same
-from ...training.parallel import SINGLE
 from ...trajectory import Agent, TrajectorySpec
 from ..kinds.folder import RunFolder
 from ..kinds.planner_run import PlannerRun
@@ -116,8 +115,7 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     resume = has_checkpoints(folder)
     student, parts = prepare(settings, check=not resume)
     student.kept = teacher.kept
-    trainer = RunTrainer(student, training_data(student, parts), RunFolder(folder), processes=SINGLE.on(device),
-                         progress=progress)
+    trainer = RunTrainer(student, training_data(student, parts), RunFolder(folder), device=device, progress=progress)
     return trainer.trained(resume)
 
 

@@ -21,7 +21,6 @@ from ...diffusion import Diffusion, DiffusionConfig
 from ...diffusion.denoiser import NEEDS_SIGNAL
 from ...distillation import ConsistencyConfig, FewStep, FewStepConfig, ReflowConfig
 from ...training.loop import TrainingConfig
-from ...training.parallel import SINGLE
 from ..kinds.datasets import data_of
 from ..kinds.folder import RunFolder, check_trained, run_class
 from ..kinds.planner_run import PlannerRunConfig
@@ -95,7 +94,7 @@ def distill_model(teacher: Run, config: FewStepRunConfig, folder: Path, *, resum
     frozen = [name for name, part in run.components.items() if not learns(part, teacher.components[name])]
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash}}
     trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder.absolute()), about=about, frozen=frozen,
-                         processes=SINGLE.on(device), progress=progress)
+                         device=device, progress=progress)
     return trainer.trained(resume)
 
 

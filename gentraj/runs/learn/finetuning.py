@@ -36,13 +36,12 @@ from gentraj.envs.making import EnvironmentFactory, environment_factory, importe
 
 from ...config import JsonObject, settings, to_json, with_settings
 from ...data import ContextConfig, Episodes, Windows, concatenate, load_episodes, save_npz
-from ...data.windows import WHOLE, WindowStarts
+from ...data.windows import WindowStarts
 from ...device import pick_device
 from ...progress import say
 from ...randomness import OneStream, fold, for_choosing, generator
 from ...training.log import add_row
 from ...training.loop import MAY_CHANGE_ON_RESUME, TrainingConfig, TrainingData
-from ...training.parallel import SINGLE
 from ...trajectory import Agent, Batch, TrajectorySpec
 from ..judge.choosing import true_returns
 from ..kinds.folder import RunFolder
@@ -154,7 +153,7 @@ def learn(run: Run, config: FinetuneConfig, folder: Path | str, *, env: str | En
     kept = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE_ON_RESUME}
     about = {"finetune": kept | {"env": player.factory.spec_json, "from": run.step}}
     source = TrainingData(parts.train, tuned.context, lambda _: halves)
-    trainer = OnlineTrainer(tuned, source, files, player, about=about, processes=SINGLE.on(device or run.device),
+    trainer = OnlineTrainer(tuned, source, files, player, about=about, device=device or run.device,
                             progress=progress)
 
     trainer.fit(resume, until=0)
@@ -235,13 +234,13 @@ class Halves:
         """The environment steps of all rounds."""
         return sum(played.num_steps for played in self.rounds)
 
-    def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch:
-        """The batch of one training step, or some of its rows."""
+    def batch(self, step: int, seed: int, size: int) -> Batch:
+        """The batch of one training step."""
         old = self.old.batch(step, fold(seed, OLD), size - size // 2)
         new = self.new.batch(step, fold(seed, NEW), size // 2)
         both = {name: torch.cat([tensor, getattr(new, name)]) for name, tensor in vars(old).items()
                 if tensor is not None}
-        return Batch(**both).take(rows)
+        return Batch(**both)
 
 
 # -- what is played
@@ -306,8 +305,8 @@ class OnlineTrainer(RunTrainer):
     """Trains the learner, and checks what it has learned before it acts."""
 
     def __init__(self, run: PolicyRun, data: TrainingData, folder: RunFolder, player: Player, *, about: JsonObject,
-                 processes: Any, progress: bool):
-        super().__init__(run, data, folder, about=about, processes=processes, progress=progress)
+                 device: torch.device | None, progress: bool):
+        super().__init__(run, data, folder, about=about, device=device, progress=progress)
         self.player = player
 
     def evaluate(self) -> None:

@@ -15,7 +15,6 @@ from ...config import with_settings
 from ...data.sources import resolve_paths
 from ...randomness import generator
 from ...training.loop import TrainingConfig
-from ...training.parallel import SINGLE
 from ..kinds.folder import RunFolder
 from ..kinds.planner_run import PlannerRun
 from ..kinds.plans import PlannerPolicy, PlannerPolicyConfig
@@ -103,8 +102,7 @@ def steer(run: Run, config: PolicyRunConfig, folder: Path | str, *, resume: bool
     steered, parts = prepare(config, check=not resume)
     freeze(run, steered)
     check_noise(run, steered)
-    trainer = RunTrainer(steered, training_data(steered, parts), RunFolder(folder), processes=SINGLE.on(device),
-                         progress=progress)
+    trainer = RunTrainer(steered, training_data(steered, parts), RunFolder(folder), device=device, progress=progress)
     return of_kind(trainer.trained(resume), PolicyRun)
 
 

@@ -30,7 +30,6 @@ from ...randomness import for_choosing
 from ...ranges import SHOWN_ENTRIES
 from ...training.log import LogWarning, Row, add_row
 from ...training.loop import RunStore, Trainer, TrainingData
-from ...training.parallel import SINGLE, Processes
 from ...trajectory import Agent
 from ..judge.held_out import held_out_measures
 from ..kinds.datasets import join, read_datasets
@@ -50,7 +49,7 @@ Data = Episodes | Path | str
 def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, folder: Path | str,
           env: str | EnvironmentFactory | None = None, steps: int | None = None, seed: int | None = None,
           settings: Mapping[str, Any] = NOTHING, resume: bool = False, device: torch.device | str | None = None,
-          progress: bool = True, on_row: Callable[[Row], None] | None = None, processes: Processes = SINGLE) -> Run:
+          progress: bool = True, on_row: Callable[[Row], None] | None = None) -> Run:
     """Trains all parts of a run into a folder, and returns the run.
 
         gentraj.train("iql", "plant.npz", env="plant/Motor-v0", steps=3000, settings={"policy.beta": 10},
@@ -64,7 +63,7 @@ def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, f
     `steps` and `seed` are those of the training.
 
     `on_row` is given each row of metrics.jsonl, as it is written. A resumed run may have other values of the settings
-    by which the agent acts, which are saved. Of several `processes`, the main process alone records, checks and writes.
+    by which the agent acts, which are saved.
 
     Raises `DataError` for bad data; ValueError for an unknown preset, setting, environment or device, for data that do
     not fit the environment, for parts that cannot act together, and for a run that is resumed with other data; and what
@@ -83,10 +82,9 @@ def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, f
     if data is not None:
         config = replace(config, dataset=str(folder / RunFolder.DATA))
     config = replace(config, dataset=resolve_paths(config.dataset, folder))  # valid from any working directory
-    prepared = processes.on_main(lambda: prepare(config, data=data, check=not resume))
-    run, parts = prepared or prepare(config, data=data, record=False, check=False)
-    trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder, data), processes=processes.on(device),
-                         on_row=on_row, progress=progress)
+    run, parts = prepare(config, data=data, check=not resume)
+    trainer = RunTrainer(run, training_data(run, parts), RunFolder(folder, data), device=device, on_row=on_row,
+                         progress=progress)
     return trainer.trained(resume)
 
 
@@ -126,27 +124,27 @@ class RunTrainer(Trainer):
     """
 
     def __init__(self, run: Run, data: TrainingData, folder: RunFolder, *, about: JsonObject = NOTHING,
-                 frozen: Collection[str] = (), processes: Processes = SINGLE,
+                 frozen: Collection[str] = (), device: torch.device | None = None,
                  on_row: Callable[[Row], None] | None = None, progress: bool = True):
         self.run = run
         self.run_folder = folder
+        self.device = device
         self.held_out = data.held_out
         run.folder = folder.path
-        kept = {name: run.components[name].to(processes.device) for name in frozen}
+        kept = {name: run.components[name].to(device) for name in frozen}
         trained = {name: part for name, part in run.components.items() if name not in frozen}
         store = RunStore(folder.path, fingerprint(run) | about, may_change(run.config), kept)
-        super().__init__(trained, data, run.config.training, store, on_row=on_row, processes=processes,
-                         progress=progress)
+        super().__init__(trained, data, run.config.training, store, device=device, on_row=on_row, progress=progress)
 
     def trained(self, resume: bool = False) -> Run:
         """Trains to the last step, and returns the run ready to act."""
         self.run.step = self.fit(resume).step
         self.run.dataset_hash = self.meta["dataset_hash"]
-        return self.run.ready(self.processes.device)
+        return self.run.ready(self.device)
 
     def write_folder(self, resume: bool) -> None:
         """Writes what a run needs beside its checkpoints, and how its training was started."""
-        self.run_folder.start(self.run, self.processes, resume)
+        self.run_folder.start(self.run, self.device, resume)
 
     def evaluate(self) -> None:
         """Evaluates the agent and adds a line to the learning curve.
@@ -154,7 +152,7 @@ class RunTrainer(Trainer):
         The episodes are the same at every step, and none of those that are reported. An error of the environment
         becomes a warning; it costs the line, not the training.
         """
-        current, data = copy_of(self.run, self.processes.device), self.run.data
+        current, data = copy_of(self.run, self.device), self.run.data
         config = EvaluationConfig(episodes=self.settings.eval_episodes, seed=for_choosing(0), baselines=False)
         try:
             scores, _ = score_agent(current.agent(current.action_space()), str(data.env), config,
@@ -173,7 +171,7 @@ class RunTrainer(Trainer):
         if self.held_out is None:
             return
         try:
-            measures = held_out_measures(self.run, self.held_out, self.processes.device)
+            measures = held_out_measures(self.run, self.held_out, self.device)
         except (RuntimeError, ValueError) as error:
             warnings.warn(f"step {self.step}: not measured on held-out data, {error}; training goes on", LogWarning,
                           stacklevel=2)
