@@ -189,14 +189,14 @@ class Renderer:
             self.env = None
 
 
-def postures(base: Any, env_id: str, obs_NHO: np.ndarray, seconds: float | np.ndarray, root_K: np.ndarray | None = None,
-             ) -> np.ndarray:
+def postures(base: Any, env_id: str, obs_NHO: np.ndarray, seconds: float,
+             root_K: np.ndarray | None = None) -> np.ndarray:
     """Returns the positions qpos (N, H, Q) that sequences of observations show, in the MuJoCo environment `base`.
 
     Entries that the observation leaves out, the root's position on an endless floor, begin at `root_K` (0 by default)
-    and follow the observed velocities, `seconds` from one observation to the next: one number, or (H - 1,). Further
-    entries of an observation, such as the contact forces of Ant, are not needed. Raises `CannotReplay` where an
-    observation does not begin with positions and velocities.
+    and follow the observed velocities, `seconds` from one observation to the next. Further entries of an
+    observation, such as the contact forces of Ant, are not needed. Raises `CannotReplay` where an observation does not
+    begin with positions and velocities.
     """
     known = RECOVERY.get(kind(env_id))
     model = getattr(base, "model", None)
@@ -211,7 +211,7 @@ def postures(base: Any, env_id: str, obs_NHO: np.ndarray, seconds: float | np.nd
     seen_NHQ, speed_NHV = np.split(obs_NHO[..., : model.nq + model.nv - hidden].astype(float), [model.nq - hidden], -1)
     speed_NHK = speed_NHV[..., :hidden]
     moved_NHK = np.zeros_like(speed_NHK)
-    moved_NHK[:, 1:] = np.cumsum((speed_NHK[:, 1:] + speed_NHK[:, :-1]) / 2 * np.reshape(seconds, (-1, 1)), 1)
+    moved_NHK[:, 1:] = np.cumsum((speed_NHK[:, 1:] + speed_NHK[:, :-1]) / 2 * seconds, 1)
     root_K = np.zeros(hidden) if root_K is None else np.asarray(root_K, float)[:hidden]
     return np.concatenate([root_K + moved_NHK, seen_NHQ], -1)
 

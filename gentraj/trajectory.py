@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Protocol, TypeGuard, overload, runtime_checkable
 
 import numpy as np
@@ -36,11 +35,10 @@ Observer = Callable[[Tensor, Tensor], None]  # is called with (x, t) after each 
 class TrajectorySpec:
     """The layout of a trajectory `x_BHD`, where D = obs_dim + act_dim and the observation comes first.
 
-    A trajectory has `horizon` timesteps, which are `stride` environment steps apart. With `offsets` (H - 1,) they lie
-    that many environment steps after the first one instead, such as densely at first and sparsely later. `act_dim` is 0
-    for trajectories of states only; a transition has a horizon of 2. With a `history` above 1 or `past_actions`,
-    windows also hold the steps before the first timestep that an agent remembers. Raises ValueError for other sizes,
-    and for sizes and offsets that are not whole numbers.
+    A trajectory has `horizon` timesteps, which are `stride` environment steps apart. `act_dim` is 0 for trajectories of
+    states only; a transition has a horizon of 2. With a `history` above 1 or `past_actions`, windows also hold the
+    steps before the first timestep that an agent remembers. Raises ValueError for other sizes, and for sizes that are
+    not whole numbers.
     """
 
     obs_dim: int
@@ -49,7 +47,6 @@ class TrajectorySpec:
     """Width A of an action."""
     horizon: int
     stride: int = 1
-    offsets: tuple[int, ...] | None = None
     history: int = 1
     """Number of observations that an agent sees: the present one and the last ones before it."""
     past_actions: int = 0
@@ -60,18 +57,12 @@ class TrajectorySpec:
     """The names of the entries of an action."""
 
     def __post_init__(self) -> None:
-        if self.offsets is not None:  # a list would make another spec of the same offsets
-            object.__setattr__(self, "offsets", tuple(self.offsets) or None)
         for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1), ("history", 1),
                             ("past_actions", 0)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or not least <= value <= MAX_SIZE:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; a whole number from {least} to {MAX_SIZE} is "
                                  "expected")
-        whole = all(isinstance(offset, int | np.integer) for offset in self.offsets or ())
-        if self.offsets and (not whole or len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
-            raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
-                             "steps are expected")
         if not self.act_dim:  # where a layout with actions is made one without
             object.__setattr__(self, "act_names", ())
         check_names(self.obs_names, self.obs_dim, "TrajectorySpec.obs_names")
@@ -125,44 +116,13 @@ class TrajectorySpec:
         return self.join(obs_BPO, obs_BPO.new_zeros(*obs_BPO.shape[:2], self.act_dim))
 
     @property
-    def spacing(self) -> int | tuple[int, ...]:
-        """The stride, or the offsets of timesteps that are not evenly spaced."""
-        return self.offsets or self.stride
-
-    @property
     def times(self) -> tuple[int, ...]:
         """(H,) the environment steps from the first timestep to each timestep."""
-        if self.offsets:
-            return 0, *self.offsets
         return tuple(range(0, self.horizon * self.stride, self.stride))
 
-    @property
-    def gaps(self) -> tuple[int, ...]:
-        """(H,) the environment steps from each timestep to the next; the last timestep repeats the last gap."""
-        gaps = [later - time for time, later in pairwise(self.times)]
-        return (*gaps, gaps[-1] if gaps else self.stride)
-
-    def fractional_index(self, step_T: Tensor) -> Tensor:
-        """Converts environment steps (T,), at least 0, to fractional indices of timesteps.
-
-        Steps past the last timestep are extrapolated.
-        """
-        if not self.offsets:
-            return step_T / self.stride
-        time_H = constant(self.times, step_T.device, step_T.dtype)
-        gap_H = constant(self.gaps, step_T.device, torch.long)
-        below_T = torch.searchsorted(time_H, step_T, right=True) - 1
-        return below_T + (step_T - time_H[below_T]) / gap_H[below_T]
-
     def longer(self, horizon: int) -> TrajectorySpec:
-        """The layout with at least `horizon` timesteps; added timesteps are as far apart as the last two."""
-        more = (self.times[-1] + i * self.gaps[-1] for i in range(1, 1 + max(horizon - self.horizon, 0)))
-        return replace(self, horizon=max(horizon, self.horizon), offsets=self.offsets and (*self.offsets, *more))
-
-    def require_even(self, what: str) -> None:
-        """Raises ValueError, naming `what` as the reason, unless the timesteps are evenly spaced."""
-        if self.offsets:
-            raise ValueError(f"{what} needs evenly spaced timesteps; these are at steps {self.times}")
+        """The layout with at least `horizon` timesteps."""
+        return replace(self, horizon=max(horizon, self.horizon))
 
     def check_windows(self, shape: Sequence[int]) -> None:
         """Raises ValueError unless windows of this shape are (B, H, D), of this layout."""

@@ -18,7 +18,6 @@ from gentraj.trajectory import (
 )
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8, stride=2)
-SPARSE = TrajectorySpec(obs_dim=1, act_dim=0, horizon=4, offsets=(1, 3, 8))  # gaps of 1, 2 and 5 steps
 
 
 def numbered(batch: int, first: int = 0) -> Condition:
@@ -43,24 +42,9 @@ def test_a_layout_is_made_of_whole_numbers(value: Any) -> None:
         replace(SPEC, horizon=value)
 
 
-@pytest.mark.parametrize("offsets", [(1, 3), (1, 3, 8, 9), (0, 3, 8), (1, 1, 8), (1, 8, 3)])
-def test_offsets_are_one_fewer_than_timesteps_and_increase(offsets: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="3 increasing numbers of steps are expected"):
-        replace(SPARSE, offsets=offsets)
-    assert replace(SPARSE, offsets=(2, 4, 8)).gaps == (2, 2, 4, 4)
-
-
-def test_times_and_gaps_are_those_of_the_stride_or_the_offsets() -> None:
-    three = replace(SPEC, horizon=3)
-    assert (three.times, three.gaps, three.spacing) == ((0, 2, 4), (2, 2, 2), 2)
-    assert (SPARSE.times, SPARSE.gaps, SPARSE.spacing) == ((0, 1, 3, 8), (1, 2, 5, 5), (1, 3, 8))
-    assert (replace(SPEC, horizon=1).times, replace(SPEC, horizon=1).gaps) == ((0,), (2,))
-
-
-def test_a_step_between_two_timesteps_is_a_fraction_of_their_gap() -> None:
-    steps = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 18.0])
-    assert SPARSE.fractional_index(steps).tolist() == pytest.approx([0, 1, 1.5, 2, 2.2, 3, 5])
-    assert SPEC.fractional_index(steps).tolist() == [0, 0.5, 1, 1.5, 2, 4, 9]
+def test_timesteps_are_a_stride_apart() -> None:
+    assert replace(SPEC, horizon=3).times == (0, 2, 4) and replace(SPEC, horizon=1).times == (0,)
+    assert (SPEC.longer(9).horizon, SPEC.longer(3).horizon, SPEC.longer(9).stride) == (9, 8, 2)
 
 
 def test_actions_are_made_known_as_observations_are() -> None:

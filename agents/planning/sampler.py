@@ -169,12 +169,9 @@ class WholePlan:
 
 def joined(spec: TrajectorySpec, windows: Sequence[Tensor], ratios: Sequence[float]) -> WholePlan:
     """Joins windows (h, D), each of which begins at the last timestep of the one before it."""
-    if len(windows) > 1:
-        spec.require_even("a way that is longer than a plan")
     x_TD = torch.cat([windows[0], *(x_hD[1:] for x_hD in windows[1:])])
     ratio_T = torch.cat([torch.full((len(x_hD) - 1,), ratio) for x_hD, ratio in zip(windows, ratios, strict=True)])
-    offsets = spec.offsets and spec.offsets[: len(x_TD) - 1]
-    return WholePlan(x_TD, replace(spec, horizon=len(x_TD), offsets=offsets), F.pad(ratio_T, (1, 0), value=ratios[0]))
+    return WholePlan(x_TD, replace(spec, horizon=len(x_TD)), F.pad(ratio_T, (1, 0), value=ratios[0]))
 
 
 def choice(arrival_step_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
@@ -452,7 +449,6 @@ class PlanSampler:
         if self.guide is not None:
             raise ValueError("a guide shapes a whole trajectory, but the first timesteps of a planner with history are "
                              "in the past; guide a planner with a history of 0")
-        spec.require_even("history")
         left = (spec.horizon - 1 - config.history) * spec.stride
         needed = max(config.replan - 1, 1)
         if config.actions != "joint":
@@ -496,7 +492,6 @@ def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) ->
     """
     specs, above = [], coarse
     for factor in factors:
-        coarse.require_even("refine")
         if above.stride % factor:
             raise ValueError(f"refine is {tuple(factors)}, and timesteps {coarse.stride} environment steps apart "
                              "cannot be divided by these factors; give factors whose product divides the stride")

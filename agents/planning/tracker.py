@@ -75,7 +75,7 @@ class PlanTracker:
         targets stay at rest where the plan arrived.
         """
         spec = self.spec
-        index_T = spec.fractional_index(self.config.pace * torch.arange(self.count + 1, device=x_BHD.device))
+        index_T = self.config.pace * torch.arange(self.count + 1, device=x_BHD.device) / spec.stride
         along_BTD = between(x_BHD, index_T)
         if arrival_step_B is not None:
             last_B = arrival_step_B.clamp(max=x_BHD.shape[1] - 1)  # a plan that arrives later has not arrived yet

@@ -54,9 +54,8 @@ def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Ten
 
     `x_RHD` are plans in environment units and `act_RTA` the actions of each environment step, T = (H - 1) * stride.
     `dims` are the entries of the observation that are compared, all by default. Raises what `replay` raises, and
-    ValueError for timesteps that are not evenly spaced or another number of actions.
+    ValueError for another number of actions.
     """
-    spec.require_even("dynamics_error")
     legs = spec.horizon - 1
     if act_RTA.shape[:2] != (len(x_RHD), legs * spec.stride):
         raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {legs * spec.stride}, A) "

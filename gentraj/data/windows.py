@@ -172,7 +172,7 @@ class Windows:
 
     Timestep h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. An
     episode's last observation has no action, so that action is padding, too. Padding holds zeros and is masked. The
-    reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
+    reward of a timestep is the sum over the `spec.stride` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a recorded goal ends where that
     changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally often.
     If too few of them are among the first `EARLY_STEPS` steps of an episode, it then moves windows to these steps of
@@ -192,8 +192,8 @@ class Windows:
         self.episodes, self.spec = episodes, spec
         self.moved = _moved(episodes.lengths[episodes.is_real], early)  # synthetic branches start anywhere
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
-        self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
-        self.steps_L = np.arange(self.gaps.sum())  # all environment steps of a window
+        self.times_H = np.array(spec.times)
+        self.steps_L = np.arange(spec.horizon * spec.stride)  # all environment steps of a window
         entry_D = np.arange(spec.dim)  # masks of padding, of the last observation of an episode, of others
         self.masks_3D = np.stack([entry_D < 0, entry_D < spec.obs_dim, entry_D < spec.dim])
         contexts = contexts or ContextConfig()
@@ -237,7 +237,7 @@ class Windows:
     def _windows(self, at: WindowStarts, context_BC: np.ndarray | None, reward_BH: np.ndarray, terminal_BH: np.ndarray,
                  goal_BG: np.ndarray | None = None) -> Batch:
         """The windows that start at these steps, with these contexts, rewards, ends and goals."""
-        t_BH = at.step_B[:, None] + self.offsets
+        t_BH = at.step_B[:, None] + self.times_H
         real_act_BH, real_obs_BH = t_BH < at.end_B1, t_BH <= at.end_B1
         x_BHD = _rows(self.episodes.obs, t_BH + at.episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
@@ -266,17 +266,17 @@ class Windows:
 
     def _last(self, at: WindowStarts) -> np.ndarray:
         """(B,) the rows of `obs` that these windows end with."""
-        real_BH = at.step_B[:, None] + self.offsets <= at.end_B1
-        return at.row_B + self.offsets[real_BH.sum(1) - 1]
+        real_BH = at.step_B[:, None] + self.times_H <= at.end_B1
+        return at.row_B + self.times_H[real_BH.sum(1) - 1]
 
     def _until(self, at: WindowStarts, end_B1: np.ndarray, terminated_B1: np.ndarray,
                reward_BL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, H) the sums of the rewards of each timestep's environment steps before `end_B1`, and whether it is the
         first one from there on, where the end is terminal."""
         reward_BL[at.step_B[:, None] + self.steps_L >= end_B1] = 0
-        if len(self.gaps) < len(self.steps_L):
-            reward_BL = np.add.reduceat(reward_BL, self.offsets, axis=1)
-        over_BH = at.step_B[:, None] + self.offsets >= end_B1
+        if self.spec.stride > 1:
+            reward_BL = np.add.reduceat(reward_BL, self.times_H, axis=1)
+        over_BH = at.step_B[:, None] + self.times_H >= end_B1
         terminal_BH = over_BH & terminated_B1
         terminal_BH[:, 1:] &= ~over_BH[:, :-1]
         return reward_BL, terminal_BH

@@ -155,7 +155,6 @@ class LatentDiffusion(nn.Module):
                  context_dropout: float = LatentDiffusionConfig.CONTEXT_DROPOUT,
                  batch_size: int = LatentDiffusionConfig.BATCH_SIZE):
         super().__init__()
-        spec.require_even("latent diffusion")
         network, factor = config.prior.network, 2**config.vae.halvings
         self.factor = factor  # timesteps of a trajectory in one latent timestep
         halved = 1

@@ -130,7 +130,8 @@ class BodyScene:
             x_NHD = answer.frames[frame]
         obs_NHO = x_NHD[..., : self.loaded.run.data.obs_dim]
         with contextlib.suppress(CannotReplay):  # then the body is shown without plans
-            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)
+            seconds = self.seconds * answer.stride
+            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, seconds, self.qpos_Q)
             self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer))
 
     def _move(self, step: int) -> None:

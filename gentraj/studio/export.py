@@ -59,7 +59,7 @@ def plan_npz(answer: Answer) -> bytes:
     obs_NHO, act_NHA = np.split(answer.x_NHD, [loaded.run.data.obs_dim], axis=-1)
     stride = 1
     if loaded.kind == "planner":
-        stride = loaded.run.model.spec.spacing
+        stride = loaded.run.model.spec.stride
     np.savez_compressed(buffer, allow_pickle=False, obs=obs_NHO, act=act_NHA, stride=np.array(stride),
                         arrival=answer.arrival_step_N, trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen),
                         start=np.array(answer.question.obs), goal=np.array(answer.question.goal))

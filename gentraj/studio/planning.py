@@ -92,16 +92,16 @@ class Answer:
         return isinstance(run, PlannerRun) and run.roadmap is not None and self.route is None
 
     @property
-    def gaps(self) -> np.ndarray:
-        """(H - 1,) the environment steps from each timestep to the next."""
+    def stride(self) -> int:
+        """The environment steps from each timestep to the next."""
         if self.loaded.kind == "policy":
-            return np.ones(self.x_NHD.shape[1] - 1)
-        return np.array(self.loaded.run.model.spec.longer(self.x_NHD.shape[1]).gaps[:-1])
+            return 1
+        return self.loaded.run.model.spec.stride
 
     @property
     def step_H(self) -> np.ndarray:
         """(H,) the environment steps of the timesteps."""
-        return self.made + np.cumsum([0, *self.gaps]).astype(int)
+        return self.made + self.stride * np.arange(self.x_NHD.shape[1])
 
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""

@@ -194,7 +194,7 @@ def test_the_way_to_a_far_goal_goes_round_obstacles_until_one_closes_it(far: lis
     np.testing.assert_allclose(place_N2[[0, -1]], [session.obs, session.goal], atol=1e-6)
     assert f"way to the goal: {answer.route.left:.0f} steps" in str(answer)
     np.testing.assert_array_equal(answer.places(answer.chosen)[[0, -1]], [session.obs, session.goal])
-    assert answer.x_NHD.shape[1] == len(answer.gaps) + 1 > answer.arrival_step_N[answer.chosen] > 5
+    assert answer.x_NHD.shape[1] == len(answer.step_H) > answer.arrival_step_N[answer.chosen] > 5
     session.step(2)
     assert session.drive is not None
     np.testing.assert_allclose(session.drive.path[0], session.obs, atol=1e-6)

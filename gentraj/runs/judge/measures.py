@@ -83,7 +83,7 @@ def choose_windows(run: PlannerRun, dataset: str | None, most: int, seed: int) -
     if len(windows.x_BHD) < 2 * LEAST:
         spec = run.model.spec
         raise ValueError(f"{dataset or run.folder}: only {len(windows.x_BHD)} windows of {spec.horizon} timesteps, "
-                         f"{spec.spacing} environment steps apart, lie whole in an episode; at least {2 * LEAST} are "
+                         f"{spec.stride} environment steps apart, lie whole in an episode; at least {2 * LEAST} are "
                          "needed, give a dataset= of longer or more episodes")
     return windows, different.x_BHD
 
@@ -175,12 +175,10 @@ def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
 
     They are the plan's own actions if its timesteps are environment steps. For a plan of observations, inverse dynamics
     compute them: at each step from the plan's observation to the one `planner.lookahead` steps later, or to the last
-    one, with observations interpolated between timesteps. Raises `CannotReplay` for plans whose timesteps are unevenly
-    apart, for plans with actions whose timesteps are several environment steps apart, and without inverse dynamics.
+    one, with observations interpolated between timesteps. Raises `CannotReplay` for plans with actions whose timesteps
+    are several environment steps apart, and without inverse dynamics.
     """
     spec = run.model.spec
-    if spec.offsets:
-        raise CannotReplay("the timesteps of its trajectories are not evenly apart")
     if spec.act_dim and spec.stride > 1:
         raise CannotReplay(f"the timesteps of its trajectories are {spec.stride} environment steps apart, and it has "
                            "no actions for the steps between them")
@@ -189,7 +187,7 @@ def plan_actions(run: PlannerRun, x_RHD: Tensor) -> Tensor:
     if run.inverse is None:
         raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
     T = spec.times[-1]
-    index_T = spec.fractional_index(torch.arange(T + 1, device=run.device))
+    index_T = torch.arange(T + 1, device=run.device) / spec.stride
     ahead_T = torch.arange(T, 0, -1, device=run.device).clamp(max=run.planning.lookahead)
     parts = []
     for plans_RHD in x_RHD.to(run.device).split(PLANS_AT_ONCE):

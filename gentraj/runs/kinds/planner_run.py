@@ -59,10 +59,8 @@ class PlannerRunConfig(RunConfig):
     horizon: Annotated[int, Ge(2)] | None = None
     """Timesteps of a trajectory. Without --horizon and --stride, a plan is as long as the longest way through a maze
     takes, and outside of mazes and OGBench's tasks it has 32 timesteps, one step apart."""
-    stride: PositiveInt | tuple[int, ...] | None = None
-    """Environment steps between two timesteps of a trajectory. Several numbers, such as 1 2 4 8 16, are the environment
-    steps from the first timestep to each later one, dense near and sparse far (Mixed-Density Diffuser, arXiv
-    2510.23026); they decide the horizon."""
+    stride: PositiveInt | None = None
+    """Environment steps between two timesteps of a trajectory."""
     refine: tuple[Annotated[int, Ge(2)], ...] = ()
     """Plan coarse to fine: each number adds a model that fills in the plan of the model before it, with timesteps that
     are this many times as dense. --horizon and --stride are those of the coarse plan; if they are chosen from the data,
@@ -104,10 +102,6 @@ class PlannerRunConfig(RunConfig):
         return "return" in self.context.kinds or (self.critic is not None and not self.context.goals)
 
     def __post_init__(self) -> None:
-        if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
-            fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"
-            raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give "
-                             f"{fit}")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', but the model would have no actions; set "
                              "joint too")
@@ -178,10 +172,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         self.acting, self.roadmap = config.planner, config.roadmap
         self.summary = f"planner, {family(config.model)}"
         act_dim = data.act_dim if config.joint else 0
-        stride, offsets = config.stride, None
-        if isinstance(stride, tuple):
-            stride, offsets = stride[0], stride
-        spec = TrajectorySpec(data.obs_dim, 0 if config.refine else act_dim, config.horizon, stride, offsets,
+        spec = TrajectorySpec(data.obs_dim, 0 if config.refine else act_dim, config.horizon, config.stride,
                               obs_names=data.obs_names, act_names=data.act_names)
         context = self._context_normalizer(spec, episodes)
         self._model = self._model_of(spec, config.conditioning, context, episodes)
@@ -315,7 +306,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         """The model in words and numbers, for tables about the run."""
         spec = self.model.spec
         return {"kind": type(self.model).__name__, "timesteps of a trajectory": spec.horizon,
-                "environment steps between timesteps": spec.spacing, "actions in a trajectory": spec.act_dim > 0,
+                "environment steps between timesteps": spec.stride, "actions in a trajectory": spec.act_dim > 0,
                 "sampling steps of the planner": self.planning.steps}
 
     def likeliest_arrival(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
@@ -356,7 +347,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         return Normalizer.fit("gaussian", [sample.context_BC.numpy()])
 
 
-def timesteps(config: PlannerRunConfig, episodes: Episodes) -> tuple[int, int | tuple[int, ...]]:
+def timesteps(config: PlannerRunConfig, episodes: Episodes) -> tuple[int, int]:
     """The horizon and the stride: those of the settings, or else those that suit the data.
 
     Warns if a trajectory is longer than every episode.
@@ -368,11 +359,9 @@ def timesteps(config: PlannerRunConfig, episodes: Episodes) -> tuple[int, int | 
         horizon = 1 + -(-(rows - 1) // dense)
     if config.stride is not None:
         stride = config.stride
-    if isinstance(stride, tuple):
-        horizon = len(stride) + 1
     if config.horizon is not None:
         horizon = config.horizon
-    span = stride[-1] if isinstance(stride, tuple) else (horizon - 1) * stride
+    span = (horizon - 1) * stride
     longest = int(episodes.lengths.max())
     if span > longest:
         warnings.warn(f"{episodes.name}: {horizon} timesteps span {span} environment steps, and the longest episode "

@@ -134,9 +134,9 @@ def check_fit(data: Episodes, world: WorldModelRun, policy: PolicyRun | None, pl
     if planner is None:
         return
     spec = planner.model.spec
-    if not spec.act_dim or set(spec.gaps) != {1}:
+    if not spec.act_dim or spec.stride > 1:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a timestep, "
-                         f"and timesteps are {spec.spacing} steps apart; train one with joint=True and stride=1")
+                         f"and timesteps are {spec.stride} steps apart; train one with joint=True and stride=1")
     for kind in KINDS:
         if kind != "start" and getattr(planner.config.conditioning, kind) == 1:
             raise ValueError(f"{planner.folder}: its model was always conditioned on {kind}; train one with "

@@ -37,8 +37,8 @@ class Samples(NamedTuple):
     """The observations; (N, 1, O) for chunks of actions."""
     act_NHA: Tensor
     """The actions, of width 0 for trajectories without actions; (N, K, A) for chunks."""
-    stride: int | tuple[int, ...]
-    """Environment steps between two timesteps, or from the first timestep to each later one."""
+    stride: int
+    """Environment steps between two timesteps."""
     ratio_NH: Tensor | None = None
     """Of whole ways to a goal, the trust ratio of the plan that each timestep belongs to; NaN after the arrival, where
     the last timestep repeats."""
@@ -101,7 +101,7 @@ def sample_run(run: Run, start: ArrayLike | None = None, num: int = 16, *, goal:
         return _whole(run, start_O, goal_G, num, seed, options)
     guide = ClassifierFree(given.guidance) if given.guidance != 1 else None
     x_NHD = model.sample(condition_of(run, given), num, guide=guide, seed=seed, options=options)[0]
-    return Samples(*model.spec.split(x_NHD), model.spec.spacing)
+    return Samples(*model.spec.split(x_NHD), model.spec.stride)
 
 
 def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int,
@@ -116,7 +116,7 @@ def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int
     x_NHD = torch.stack([way.padded(longest) for way in ways])
     ratio_NH = torch.stack([F.pad(way.ratio_T, (0, longest - len(way.ratio_T)), value=torch.nan) for way in ways])
     spec = run.model.spec
-    return Samples(*spec.split(x_NHD), spec.spacing, ratio_NH)
+    return Samples(*spec.split(x_NHD), spec.stride, ratio_NH)
 
 
 def _numbers(what: str, given: ArrayLike | None) -> tuple[float, ...] | None:
