@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from gentraj.trajectory import TrajectorySpec
 
 from .effects import Passages
 from .graph import PlaceGraph, Route, Way
+from .jumps import Jumps
 from .moves import Moves, Ways
 from .walks import Walks
 
@@ -75,11 +76,15 @@ def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap:
     if arrays.keys() == {"before", "after", "moved", "steps", "speed", "still", "scale"}:
         passages = Passages(arrays["before"], arrays["after"], arrays["moved"], arrays["steps"])
         return Moves(passages, float(arrays["speed"]), float(arrays["still"]), arrays["scale"])
-    if arrays.keys() != {"place", "edge", "steps", "passage", "speed", "spacing"}:
+    jumps = {name.removeprefix("jumps."): array for name, array in arrays.items() if name.startswith("jumps.")}
+    graph = {name: array for name, array in arrays.items() if not name.startswith("jumps.")}
+    known = {field.name for field in fields(Jumps)}
+    if graph.keys() != {"place", "edge", "steps", "passage", "speed", "spacing"} or jumps.keys() not in (set(), known):
         raise ValueError(f"the run's roadmap consists of {', '.join(sorted(arrays))}, as those of other versions do; "
                          "`gentraj train --resume` writes it anew")
-    return Walks(PlaceGraph(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"],
-                            float(arrays["speed"]), float(arrays["spacing"])))
+    places = PlaceGraph(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
+                        float(arrays["spacing"]))
+    return Walks(places, Jumps(**jumps) if jumps else Jumps.none(places))
 
 
 @dataclass(frozen=True)

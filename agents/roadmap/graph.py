@@ -42,7 +42,9 @@ class Way:
     steps_P: np.ndarray
     """Environment steps from each place to the goal; infinite where no way leads there."""
     next_P: np.ndarray
-    """The place after each place, on its way to the goal; the place itself where the goal is the next."""
+    """The place after each place, on its way to the goal; the place itself where its way ends."""
+    end_PG: np.ndarray
+    """Where to go from each place if the way ends there: to the goal, or into a jump on the way to it."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,9 @@ class PlaceGraph:
         start_E, end_E = np.concatenate([self.edge_E2, np.stack([ends, np.full(len(ends), P)], 1)]).T
         backwards = csr_array((np.concatenate([self.steps_E, last_P[ends]]), (end_E, start_E)), shape=(P + 1, P + 1))
         steps, previous = dijkstra(backwards, indices=P, return_predecessors=True)
-        next_P = np.where(previous[:P] == P, np.arange(P), previous[:P])
-        return Way(np.asarray(goal_G), steps[:P], next_P)
+        is_last_P = (previous[:P] == P) | (previous[:P] < 0)
+        next_P = np.where(is_last_P, np.arange(P), previous[:P])
+        return Way(np.asarray(goal_G), steps[:P], next_P, np.broadcast_to(goal_G, self.place_PG.shape))
 
     def straight(self, position_G: np.ndarray, reach: float) -> np.ndarray:
         """(P,) the environment steps that the straight line between a position and each of its places takes at full
