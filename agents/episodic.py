@@ -24,7 +24,7 @@ class EpisodicAgent(Agent):
     seed_B: Tensor
     decision_B: Tensor
     observations: ObservationBuffer
-    """The last observations and actions; that of an agent without a history is empty."""
+    """The last observations and actions; that of an agent that sees the present alone is empty."""
     multiple = 1
     """Its networks are called with a multiple of so many rows, which are filled up where there are fewer."""
 

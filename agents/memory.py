@@ -1,28 +1,18 @@
-"""What a planner remembers of each environment: its last plan, and the steps that it took."""
+"""What agents remember of each environment: a planner its last plan, a policy the last steps."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.device import to_device
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, TrajectorySpec
 
 
 def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
     """(B, T, D) plans interpolated linearly at the times `tau_T`, in timesteps; the last one repeats after the end."""
     below_T = tau_T.floor().long().clamp(max=x_BHD.shape[1] - 2)
     return torch.lerp(x_BHD[:, below_T], x_BHD[:, below_T + 1], (tau_T - below_T).clamp(max=1)[:, None])
-
-
-def shift_time(x_BH: Tensor, by_B: Tensor) -> Tensor:
-    """(B, H, ...) trajectories that begin at timestep `by_B` of each; past either end, the end repeats."""
-    index_BH = by_B[:, None] + torch.arange(x_BH.shape[1], device=x_BH.device)
-    return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], index_BH.clamp(0, x_BH.shape[1] - 1)]
 
 
 class LastPlan:
@@ -58,36 +48,12 @@ def steps_of(obs_BHO: Tensor) -> Tensor:
     return obs_BHO.diff(dim=1, prepend=obs_BHO[:, :1]).abs()
 
 
-@dataclass(frozen=True)
-class ObservedPrefix:
-    """The timesteps before the present, the oldest first."""
-
-    x_BKD: Tensor
-    present_B: Tensor
-    """The timestep of the plan that is the present. As many of the K timesteps are real."""
-
-    @classmethod
-    def none(cls, spec: TrajectorySpec, batch: int) -> ObservedPrefix:
-        return cls(torch.zeros(batch, 0, spec.dim), torch.zeros(batch, dtype=torch.long))
-
-    def to(self, device: torch.device) -> ObservedPrefix:
-        """The prefix on another device."""
-        return ObservedPrefix(to_device(self.x_BKD, device), to_device(self.present_B, device))
-
-    def condition(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
-        """The prefix, and the present observation after it, as a condition (Ajay et al. 2023, algorithm 1)."""
-        values_BHD = F.pad(self.x_BKD, (0, 0, 0, spec.horizon - self.x_BKD.shape[1]))
-        before_BH = torch.arange(spec.horizon, device=obs_BO.device) < self.present_B[:, None]
-        known = Condition(spec, values_BHD, before_BH[..., None].expand_as(values_BHD))
-        return known.with_obs(self.present_B, obs_BO)
-
-
 class ObservationBuffer:
-    """The last observations and actions of each environment, as far back as `length` timesteps of a plan reach."""
+    """The last `length` observations and actions of each environment."""
 
     def __init__(self, spec: TrajectorySpec, length: int, batch: int):
         self.spec, self.length = spec, length
-        self.x_BTD = torch.zeros(batch, length * spec.stride, spec.dim)  # on the CPU; the newest is the last
+        self.x_BTD = torch.zeros(batch, length, spec.dim)  # on the CPU; the newest is the last
         self.steps_B = torch.zeros(batch, dtype=torch.long)
 
     def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
@@ -115,16 +81,3 @@ class ObservationBuffer:
         x_BTD = x_BLD.take_along_dim(t_T.maximum(first_B1)[..., None], 1)
         x_BTD[..., self.spec.obs_dim :] *= (t_T >= first_B1)[..., None]
         return self.spec.seen(obs_BO, x_BTD)
-
-    def copy(self) -> ObservationBuffer:
-        """A buffer that goes on apart from this one."""
-        other = copy.copy(self)
-        other.steps_B = self.steps_B.clone()
-        return other
-
-    def prefix(self, which_B: Tensor) -> ObservedPrefix:
-        """The timesteps before the present: as many as the episode has had, up to `length`."""
-        present_B = (self.steps_B[which_B] // self.spec.stride).clamp(max=self.length)
-        x_BKD = shift_time(self.x_BTD[which_B, :: self.spec.stride], self.length - present_B)
-        return ObservedPrefix(x_BKD, present_B)
-

@@ -30,8 +30,8 @@ def targets_along(sampler: PlanSampler, tracker: PlanTracker, plans: Plans, goal
 
 
 class PlanFollower(EpisodicAgent):
-    """Samples plans, follows their targets, and remembers the last plan, the last steps and the goal of each
-    environment. Of these, the last plan alone is where the model is, and the rest on the CPU.
+    """Samples plans, follows their targets, and remembers the last plan and the goal of each environment. Of these, the
+    last plan alone is where the model is, and the rest on the CPU.
 
     The tracker follows plans of the layout `sampler.executed`, by the same settings.
     """
@@ -57,7 +57,7 @@ class PlanFollower(EpisodicAgent):
 
     def _allocate(self, batch: int) -> None:
         self.last_plan = LastPlan(self.sampler.spec, batch, self.device)
-        self.observations = ObservationBuffer(self.sampler.spec, self.config.history, batch)
+        self.observations = ObservationBuffer(self.sampler.spec, 0, batch)
         self.goal_BG = torch.full((batch, len(self.sampler.goal_dims)), torch.nan)
         self.target_BTD = torch.zeros(batch, self.tracker.count, self.tracker.spec.dim)
         self.courses = self.sampler.courses(batch)
@@ -120,7 +120,6 @@ class Planner(PlanFollower):
         along = (padded(x, self.multiple) for x in (obs_BO, self.target_BTD, self.age_B))
         act_BA = self.tracker.action(*along)[: len(obs_BO)]
         self.age_B += 1
-        self.observations.add(obs_BO, act_BA)
         return act_BA
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Seeds) -> Tensor:
@@ -128,14 +127,11 @@ class Planner(PlanFollower):
 
         This is a function of its arguments alone, as `gentraj export` needs it. E is `replan` for joint actions;
         otherwise it is 1, as the later actions depend on later observations. Raises ValueError for a planner with a
-        history or a roadmap.
+        roadmap.
         """
         if self.sampler.far is not None:
             raise ValueError("the planner searches its roadmap, which is no part of a decision; take the agent of "
                              "gentraj.runs.straight(run), which plans for goals within reach, as gentraj export does")
-        if self.config.history:
-            raise ValueError(f"the planner's history is {self.config.history} timesteps, and an exported planner "
-                             "remembers nothing; set history to 0 under planner in config.json")
         obs_BO = obs_BO.to(self.device)
         goal_BG = None if goal_BG is None else goal_BG.to(self.device)
         plans = self.sampler.sample(obs_BO, goal_BG, seeds)
@@ -155,8 +151,8 @@ class Planner(PlanFollower):
                 goal = goal_BG[far_B]
             if self.courses is not None and goal is not None:
                 aim = self.courses.aim(far_B, obs_BO[far_B], goal)
-            seeds, prefix = self._seeds(far_B), self.observations.prefix(far_B)
-            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, prefix, aim=aim, multiple=self.multiple)
+            seeds = self._seeds(far_B)
+            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, aim=aim, multiple=self.multiple)
             self.last_plan.keep(far_B, *self.last.chosen())
             target_BTD = targets_along(self.sampler, self.tracker, self.last, goal, seeds, self.multiple)
             self.target_BTD[far_B] = target_BTD.cpu()

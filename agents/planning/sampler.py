@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Interval
 from einops import rearrange, repeat
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from gentraj.config import Fraction, settings
@@ -38,7 +38,6 @@ from gentraj.trajectory import (
 )
 
 from ..episodic import aimed_at, observed
-from ..memory import ObservedPrefix, shift_time
 from ..roadmap.courses import Courses, courses
 from ..roadmap.far_goals import FarGoals, Waypoints
 from ..roadmap.graph import Route
@@ -53,7 +52,7 @@ BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditione
 class PlannerConfig:
     """How a `Planner` plans and acts. Raises ValueError for a setting outside its range."""
 
-    REMOVED: ClassVar[dict[str, object]] = {"shifted": False}
+    REMOVED: ClassVar[dict[str, object]] = {"shifted": False, "history": 0}
 
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
@@ -66,9 +65,6 @@ class PlannerConfig:
     as the most probable one. Without any, it tries every second timestep."""
     candidates: PositiveInt = 1
     """Plans that are sampled for each arrival, or in all where there is no goal."""
-    history: NonNegativeInt = 0
-    """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
-    timesteps ahead. The model must have been trained with prefixes (--conditioning.prefix)."""
     select: Literal["trust", "value"] = "trust"
     """Which of the trusted plans is taken: with trust the one that arrives first, with value the one with the highest
     value under the critic (Lu et al. 2025). If no plan is trusted, the most trusted one is taken."""
@@ -210,8 +206,7 @@ class PlanSampler:
     it; joint actions are then those of the last one."""
     guide: Guidance = None
     """Passed to the model's `sample`: a guide or a plug-in, such as constraints, that shapes every plan. It cannot be
-    combined with `finer` models, as it would not shape their timesteps, nor with a history, as it cannot shape the
-    past."""
+    combined with `finer` models, as it would not shape their timesteps."""
     options: SamplingOptions = DEFAULT_OPTIONS
     """How plans are sampled; their steps and temperature are those of the config."""
     far: FarGoals | None = None
@@ -232,7 +227,6 @@ class PlanSampler:
         if not self.config.needs_trust(self.arrival):
             self.trust = None
         self._check_parts()
-        self._check_history()
         self.goal_dims = list(self.config.goal_dims or range(self.spec.obs_dim))
         self._guide = self._combined_guide()
         self._told = False  # that a goal is missing
@@ -283,14 +277,12 @@ class PlanSampler:
 
     @torch.no_grad()
     def sample(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Seeds,
-               prefix: ObservedPrefix | None = None, observe: Observer | None = None,
-               aim: Waypoints | None = None, multiple: int = 1) -> Plans:
+               observe: Observer | None = None, aim: Waypoints | None = None, multiple: int = 1) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
 
-        The returned plans begin at the present; if they have a `prefix`, their last timestep repeats to fill the
-        horizon. `observe` is called with the unfinished candidates after each sampling step, as in the model's
-        `sample`. `aim` are the places to plan for on a roadmap, by default those ahead on the way to the goals.
-        Networks are called with a `multiple` of so many rows, and `observe` sees those that fill it up, too.
+        `observe` is called with the unfinished candidates after each sampling step, as in the model's `sample`. `aim`
+        are the places to plan for on a roadmap, by default those ahead on the way to the goals. Networks are called
+        with a `multiple` of so many rows, and `observe` sees those that fill it up, too.
         """
         if goal_BG is not None and self._far is not None:
             aim = aim or self._far.aim(obs_BO, goal_BG)
@@ -298,10 +290,7 @@ class PlanSampler:
         obs_BO = to_device(obs_BO, self.device)
         if goal_BG is not None:
             goal_BG = to_device(goal_BG, self.device)
-        if prefix is None:
-            prefix = ObservedPrefix.none(self.spec, len(obs_BO))
-        prefix = prefix.to(self.device)
-        arrival_BJ = self._arrivals(obs_BO, goal_BG, prefix.present_B, multiple)
+        arrival_BJ = self._arrivals(obs_BO, goal_BG, multiple)
         arrivals, candidates = arrival_BJ.shape[1], self.config.candidates
         noise = as_noise(seeds_B, len(obs_BO), "observations")
         noise = noise.derived(lambda seed: seeds_of(seed, arrivals, candidates))
@@ -309,23 +298,21 @@ class PlanSampler:
         num, rows = arrival_step_BN.shape[1], arrival_step_BN.numel()
         missing = -rows % multiple
         noise = noise.padded(missing)
-        condition = self._condition(obs_BO, goal_BG, prefix, arrival_step_BN).padded(missing)
+        condition = self._condition(obs_BO, goal_BG, arrival_step_BN).padded(missing)
         x_RHD = self.model.sample(condition, guide=self._guide, seed=noise, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
-        present_R = padded(repeat(prefix.present_B, "b -> (b n)", n=num), multiple)
         ratio_BN, value_BN = torch.zeros(arrival_step_BN.shape, device=self.device), None
         if self.trust is not None and num > 1:
             arrival_step_R = padded(arrival_step_BN.flatten(), multiple)
-            ratio_R = self.trust.ratio(x_RHD, arrival_step_R, noise, present_R, condition.context_BC)
+            ratio_R = self.trust.ratio(x_RHD, arrival_step_R, noise, condition.context_BC)
             ratio_BN = rearrange(ratio_R[:rows], "(b n) -> b n", n=num)
         if self.critic is not None and self.config.select == "value":
             goal_RG = None
             if goal_BG is not None:
                 goal_RG = padded(repeat(goal_BG, "b g -> (b n) g", n=num), multiple)
             value_BN = rearrange(self.critic(x_RHD, goal_RG)[:rows], "(b n) -> b n", n=num)
-        x_RHD = shift_time(x_RHD, present_R)[:rows]
         chosen_B = choice(arrival_step_BN, ratio_BN, value_BN)
-        x_BNHD = rearrange(x_RHD, "(b n) h d -> b n h d", n=num)
+        x_BNHD = rearrange(x_RHD[:rows], "(b n) h d -> b n h d", n=num)
         return Plans(x_BNHD, arrival_step_BN, ratio_BN, chosen_B, value_BN, aim)
 
     def whole(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Seeds) -> list[WholePlan]:
@@ -389,27 +376,24 @@ class PlanSampler:
         joined_BTD = rearrange(x_RHD[:, :-1], "(b leg) h d -> b (leg h) d", leg=legs)
         return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)
 
-    def _arrivals(self, obs_BO: Tensor, goal_BG: Tensor | None, present_B: Tensor, multiple: int) -> Tensor:
-        """(B, J) the timesteps, counted from the present, at which plans are to arrive."""
-        last_B1 = (self.spec.horizon - 1 - present_B)[:, None]
+    def _arrivals(self, obs_BO: Tensor, goal_BG: Tensor | None, multiple: int) -> Tensor:
+        """(B, J) the timesteps at which plans are to arrive."""
+        batch, last = len(obs_BO), self.spec.horizon - 1
         if goal_BG is None or self.config.arrival == "fixed":
-            return last_B1
+            return torch.full((batch, 1), last, device=obs_BO.device)
         if self.arrival is not None and self.config.arrival_thresholds:
             obs_RO, goal_RG = padded(obs_BO, multiple), padded(goal_BG, multiple)
-            arrival_RJ = self.arrival.propose(obs_RO, goal_RG, self.config.arrival_thresholds)
-            return arrival_RJ[: len(obs_BO)].minimum(last_B1)
+            return self.arrival.propose(obs_RO, goal_RG, self.config.arrival_thresholds)[:batch]
         # a plan of two timesteps can only arrive at the last one
-        return torch.arange(min(2, self.spec.horizon - 1), self.spec.horizon, 2, device=obs_BO.device).minimum(last_B1)
+        return torch.arange(min(2, last), last + 1, 2, device=obs_BO.device).expand(batch, -1)
 
-    def _condition(self, obs_BO: Tensor, goal_BG: Tensor | None, prefix: ObservedPrefix,
-                   arrival_step_BN: Tensor) -> Condition:
+    def _condition(self, obs_BO: Tensor, goal_BG: Tensor | None, arrival_step_BN: Tensor) -> Condition:
         """The condition of the B * N plans that arrive then."""
         num = arrival_step_BN.shape[1]
-        condition = prefix.condition(self.spec, obs_BO).repeat(num)
+        condition = Condition.empty(self.spec, len(obs_BO), device=obs_BO.device).with_obs(0, obs_BO).repeat(num)
         if goal_BG is not None:
-            at_BN = prefix.present_B[:, None] + arrival_step_BN
             goal_RG = repeat(goal_BG, "b g -> (b n) g", n=num)
-            condition = condition.with_obs(at_BN.flatten(), goal_RG, self.goal_dims)
+            condition = condition.with_obs(arrival_step_BN.flatten(), goal_RG, self.goal_dims)
         return with_context(condition, self.config.context)
 
     def _combined_guide(self) -> Guidance:
@@ -441,21 +425,6 @@ class PlanSampler:
             raise ValueError("a guide shapes only the coarse timesteps of a plan, and finer models fill in what is "
                              "carried out; guide a planner without refine")
         check_dims("goal_dims", config.goal_dims, self.spec.obs_dim)
-
-    def _check_history(self) -> None:
-        config, spec = self.config, self.spec
-        if not config.history:
-            return
-        if self.guide is not None:
-            raise ValueError("a guide shapes a whole trajectory, but the first timesteps of a planner with history are "
-                             "in the past; guide a planner with a history of 0")
-        left = (spec.horizon - 1 - config.history) * spec.stride
-        needed = max(config.replan - 1, 1)
-        if config.actions != "joint":
-            needed = math.ceil(config.pace * (config.replan - 1 + config.lookahead))
-        if needed > left:
-            raise ValueError(f"history is {config.history} of {spec.horizon} timesteps, which leaves {left} "
-                             f"environment steps to plan, and replan and lookahead need {needed}; reduce one of them")
 
 
 def with_context(condition: Condition, context: tuple[float, ...]) -> Condition:

@@ -15,7 +15,7 @@ from gentraj.device import constant, running_sum
 from gentraj.randomness import Seeds
 from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
-from ..memory import between, shift_time
+from ..memory import between
 from ..roadmap.graph import spread
 
 PLACES = 1000  # at most, among which the nearest one to each position of a plan is searched
@@ -30,52 +30,50 @@ class Trust:
 
     The first is the mean out-of-distribution score under the model. Its threshold is the given quantile of the same
     mean over windows of data. Each arrival timestep has its own one: a short prefix has a lower score than a whole
-    window, so a common threshold would let impossible early arrivals through. With a history, the scores count from
-    the present on, as the past is the same for all plans, and each timestep at which the present may lie has thresholds
-    of its own. This score hardly sees walls, as the noise that it is made of is wider than most of them. So the second
-    number is the largest distance of the plan from recorded positions, where there are goals; see `Recorded`.
+    window, so a common threshold would let impossible early arrivals through. This score hardly
+    sees walls, as the noise that it is made of is wider than most of them. So the second number is the largest distance
+    of the plan from recorded positions, where there are goals; see `Recorded`.
     """
 
-    def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float, history: int = 0,
+    def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float,
                  goal_dims: Sequence[int] = (), more_MG: Tensor | None = None):
         """Computes the thresholds from the windows of data in `reference`, given their contexts if they have any.
 
-        `quantile`, in [0, 1], is the fraction of windows that are below a threshold, and `history` the largest number
-        of timesteps before the present. `goal_dims` are the entries of a goal; without any, no distance is judged.
-        `more_MG` are recorded positions beside those of the windows. Raises ValueError for a model without `ood_score`.
+        `quantile`, in [0, 1], is the fraction of windows that are below a threshold. `goal_dims` are the entries of a
+        goal; without any, no distance is judged. `more_MG` are recorded positions beside those of the windows. Raises
+        ValueError for a model without `ood_score`.
         """
         if not isinstance(model, SupportsOODScore):
             raise ValueError(f"{type(model).__name__} has no ood_score, which trust needs from a model; plan with "
                              "arrival='fixed', or give the model that method")
         self.model = model
         # The network mixes timesteps, so padding repeats the last one instead of a jump to 0.
-        total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)), reference.context_BC)
-        total_WH[~reference.mask_BHD[..., 0]] = torch.nan
-        since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
-        self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
+        error_WH = self._error(repeat_last(reference), range(len(reference.x_BHD)), reference.context_BC)
+        error_WH[~reference.mask_BHD[..., 0]] = torch.nan
+        self.threshold_H = torch.nanquantile(error_WH, quantile, dim=0)
         self.recorded = None
         if goal_dims:
             self.recorded = Recorded(goal_dims, reference, quantile, more_MG)
 
-    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Seeds, present_R: Tensor,
-              context_RC: Tensor | None = None) -> Tensor:
-        """(R,) the larger number over its threshold, from the present, timestep `present_R`, up to the arrival,
-        `arrival_step_R` timesteps later, of plans that were sampled with these contexts.
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Seeds, context_RC: Tensor | None = None) -> Tensor:
+        """(R,) the larger number over its threshold, up to the arrival at timestep `arrival_step_R`, of plans that were
+        sampled with these contexts.
 
         A plan with a ratio of at most 1 is trusted. The ratio is infinite where no window of data is as long.
         """
-        error_R = _since(self._total(x_RHD, seeds, context_RC), present_R).gather(1, arrival_step_R[:, None])[:, 0]
-        ratio_R = error_R / self.threshold_KH[present_R, arrival_step_R]
+        error_R = self._error(x_RHD, seeds, context_RC).gather(1, arrival_step_R[:, None])[:, 0]
+        ratio_R = error_R / self.threshold_H[arrival_step_R]
         if self.recorded is not None:
-            ratio_R = ratio_R.maximum(self.recorded.ratio(shift_time(x_RHD, present_R), arrival_step_R))
+            ratio_R = ratio_R.maximum(self.recorded.ratio(x_RHD, arrival_step_R))
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
-    def _total(self, x_RHD: Tensor, seeds: Seeds, context_RC: Tensor | None) -> Tensor:
-        """(R, H) sums of the scores up to timestep h, conditioned on the first observation and the context only."""
+    def _error(self, x_RHD: Tensor, seeds: Seeds, context_RC: Tensor | None) -> Tensor:
+        """(R, H) means of the scores up to timestep h, conditioned on the first observation and the context only."""
         spec = self.model.spec
         start = Condition.empty(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         start = replace(start, context_BC=context_RC)
-        return running_sum(self.model.ood_score(x_RHD, start, seeds))
+        h_H = torch.arange(spec.horizon, device=x_RHD.device)
+        return running_sum(self.model.ood_score(x_RHD, start, seeds)) / h_H.clamp(min=1)
 
 
 class Recorded:
@@ -134,10 +132,3 @@ class Recorded:
         if left_out_P is not None:
             square_MP = square_MP.masked_fill(left_out_P, FARTHEST)
         return (square_MP.amin(1) + x_MG.square().sum(1)).clamp(min=0).sqrt()
-
-
-def _since(total_RH: Tensor, present_R: Tensor) -> Tensor:
-    """(R, H) means over the timesteps from the present, `present_R`, up to h timesteps later."""
-    before_R1 = F.pad(total_RH, (1, 0)).gather(1, present_R[:, None])
-    h_H = torch.arange(total_RH.shape[1], device=total_RH.device)
-    return (shift_time(total_RH, present_R) - before_R1) / h_H.clamp(min=1)

@@ -19,7 +19,6 @@ from torch import Tensor
 from gentraj.constraints import Constraint
 from gentraj.trajectory import only_steps
 
-from ..memory import ObservationBuffer, ObservedPrefix
 from ..planning.planner import PlanFollower, targets_along
 from ..planning.sampler import PlannerConfig, Plans, PlanSampler
 from ..planning.tracker import PlanTracker
@@ -61,7 +60,6 @@ class PlanJob(BackgroundJob):
     """The observation of the step at which the plan is begun."""
     budget: SamplingBudget
     seeds: Sequence[int]
-    prefix: ObservedPrefix
     courses: Courses | None
     plans: Plans = field(init=False)
     target_BTD: Tensor = field(init=False)
@@ -71,10 +69,9 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
     """An `Agent` that plans in one environment, and whose `act` returns within a deadline.
 
     A plan that takes less than the deadline is made from the present observation. A longer one is made while the
-    previous plan is carried out, and starts where the steps of that plan end that are carried out meanwhile; a planner
-    with a history is conditioned on these steps, too. One that is stuck plans from where it is. If planning takes
-    longer than `replan` steps, or than one step where there is no plan to follow, plans have fewer sampling steps and
-    candidates.
+    previous plan is carried out, and starts where the steps of that plan end that are carried out meanwhile. One that
+    is stuck plans from where it is. If planning takes longer than `replan` steps, or than one step where there is no
+    plan to follow, plans have fewer sampling steps and candidates.
     Where a plan is late, the previous one is followed further, and where there is none, `deadline.fallback` acts. What
     the planner does depends on how fast the machine is.
 
@@ -85,7 +82,7 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         # A plan may be followed for longer than `replan` steps, up to its end, if the next one is late.
         config = sampler.config
         looked_ahead = min(tracker.ahead, tracker.count - 1) - config.replan
-        end = int(sampler.spec.times[-1 - config.history] / config.pace) - looked_ahead
+        end = int(sampler.spec.times[-1] / config.pace) - looked_ahead
         self.reach = max(config.replan, min(end, 2 * config.replan + LATE_STEPS))
         far = replace(tracker, config=replace(config, replan=self.reach))
         options = replace(sampler.options, steps=None, temperature=1.0)  # the config's are taken
@@ -137,7 +134,7 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         self.courses = None  # it stays where it is
         seconds = dict[SamplingBudget, float]()
         for budget in self.samplers:
-            jobs = [self._begin_plan(obs_BO, goal_BG, 0, self.observations, budget, obs_BO)
+            jobs = [self._begin_plan(obs_BO, goal_BG, 0, budget, obs_BO)
                     for _ in range(WARM_UP_JOBS + 1)]
             for job in jobs:
                 job.future.result()
@@ -174,7 +171,7 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
             self.decision_B += 1
             return
         if self.background.job is None:
-            self._begin_plan(obs_BO, goal_BG, self.step, self.observations, self._budget()[0], obs_BO)
+            self._begin_plan(obs_BO, goal_BG, self.step, self._budget()[0], obs_BO)
         job = self.background.take(until - self.background.deadline.clock())
         if job is None:
             return
@@ -204,30 +201,24 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         return self.tracker.action(obs_BO, target_BTD, torch.zeros(1, dtype=torch.long))
 
     def _plan_ahead(self, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
-        """Begins the next plan if it would be late otherwise.
-
-        The planner is committed to the steps until that plan is due, which are added to the history.
-        """
+        """Begins the next plan if it would be late otherwise."""
         if self.background.job is not None or self.began is None:
             return
         age = self.step - self.began
         budget, lead = self._budget()
         if lead == 0 or age + lead < self.config.replan:
             return
-        obs_BTO, act_BTA = self.tracker.spec.split(self.target_BTD)  # one step ahead of the plan's start, and so on
+        obs_BTO, _ = self.tracker.spec.split(self.target_BTD)  # one step ahead of the plan's start, and so on
         end = min(age + lead, obs_BTO.shape[1])
         if goal_BG is not None and self.tracker.is_near(obs_BTO[:, end - 1], goal_BG).all():
             return
-        observations = self.observations.copy()
-        for t in range(age, end - 1):
-            observations.add(obs_BTO[:, t], act_BTA[:, t + 1])
-        self._begin_plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, observations, budget, obs_BO)
+        self._begin_plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, budget, obs_BO)
 
-    def _begin_plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, observations: ObservationBuffer,
-                    budget: SamplingBudget, present_BO: Tensor) -> PlanJob:
+    def _begin_plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, budget: SamplingBudget,
+                    present_BO: Tensor) -> PlanJob:
         """Begins a plan in the background, which starts from `obs_BO` at the step `starts`."""
-        job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), observations.prefix(ONE),
-                      self.courses, cost=self.costs[budget])
+        job = PlanJob(starts, obs_BO, goal_BG, present_BO, budget, self._seeds(ONE), self.courses,
+                      cost=self.costs[budget])
         self.background.begin(job)
         return job
 
@@ -247,6 +238,6 @@ class RealTimePlanner(RealTimeAgent, PlanFollower):
         sampler, aim = self.samplers[job.budget], None
         if job.courses is not None and job.goal_BG is not None:
             job.obs_BO, aim = job.courses.ahead(ONE, job.present_BO, job.obs_BO, job.goal_BG)
-        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, job.prefix, aim=aim)
+        job.plans = sampler.sample(job.obs_BO, job.goal_BG, job.seeds, aim=aim)
         target_BTD = targets_along(sampler, self.tracker, job.plans, job.goal_BG, job.seeds)
         job.target_BTD = target_BTD.cpu()  # this waits for an accelerator

@@ -51,7 +51,6 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze", "preset 'pointmaze' needs --dataset"),
     ("train pointmaze --dataset DATA --horizon 30", "horizon 30 cannot be halved 2 times; use 28 or 32"),
     ("train pointmaze --dataset DATA --conditioning.goal-dims 9", "(9,)"),
-    ("train pointmaze --dataset DATA --planner.history 3", "train one with --conditioning.prefix 0.5"),
     ("train pointmaze --dataset DATA --device abacus", "device 'abacus' cannot be used here: "),
     ("train pointmaze --dataset DATA --run-dir file", "file is a file, so there can be no folder file"),
     ("train pointmaze --dataset DATA --run-dir run", "run holds a training already; continue it with --resume run"),

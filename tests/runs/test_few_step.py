@@ -45,7 +45,7 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
     plans, planned = student.agent(space), teacher.agent(space)
     assert isinstance(plans, Planner) and isinstance(planned, Planner)
     assert plans.sampler.trust and planned.sampler.trust
-    torch.testing.assert_close(plans.sampler.trust.threshold_KH, planned.sampler.trust.threshold_KH)
+    torch.testing.assert_close(plans.sampler.trust.threshold_H, planned.sampler.trust.threshold_H)
     before = student.model.network_calls
     student.model.sample(Condition.empty(student.model.spec), options=SamplingOptions(steps=student.planning.steps),
                          seed=0)

@@ -102,15 +102,6 @@ def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: P
     assert not torch.equal(*acts)
 
 
-def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(hopper_file: Path, tmp_path: Path) -> None:
-    config = tiny("veteran+", hopper_file)
-    remembers = replace(config.planner, history=2)
-    with pytest.raises(ValueError, match=r"planner.history is 2, .* conditioning.prefix"):
-        replace(config, planner=remembers)
-    mix = replace(config.conditioning, prefix=0.5)
-    check(replace(config, conditioning=mix, planner=remembers), tmp_path, 11)
-
-
 @pytest.mark.parametrize("family", ["flow", "gan"])
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
     """The critic trains with that generator's noise and normaliser, and without noise if it has none."""
@@ -155,13 +146,6 @@ def test_a_planner_for_goals_may_choose_by_values_of_goals_in_hindsight(umaze: o
                              ({"planner.guidance": "value"}, "only chooses plans")):
         with pytest.raises(ValueError, match=message):
             with_settings(config, changes)
-
-
-def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
-    config = tiny("goals", small.DATASET)
-    planner = replace(config.planner, history=3, replan=20, lookahead=4)
-    mix = replace(config.conditioning, prefix=0.5)
-    check(replace(config, conditioning=mix, planner=planner), tmp_path, 4)
 
 
 def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment_that_gives_them(

@@ -134,9 +134,6 @@ def check_conditions(config: PlannerRunConfig, planner: PlannerConfig) -> None:
     if config.context.goals and planner.guidance == "value":
         raise ValueError("planner.guidance is 'value', and a critic of goals in hindsight only chooses plans; set "
                          "planner.select to 'value' in its place")
-    if planner.history and not config.conditioning.prefix:
-        raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
-                         "timesteps; train one with conditioning.prefix=0.5")
     if planner.guidance == "classifier-free" and config.model.DIRECT:
         raise ValueError("planner.guidance is 'classifier-free', which changes what a model denoises, and a model of "
                          f"the family {family(config.model)} does not denoise; set another guidance, or take a "
@@ -280,8 +277,7 @@ class PlannerRun(Run[PlannerRunConfig]):
         trust = None
         if planning.needs_trust(self.arrival):
             data = self.reference if planning.context else replace(self.reference, context_BC=None)  # as plans are
-            trust = Trust(self.model, data, planning.trust, planning.history, planning.goal_dims,
-                          self.kept.get("place"))
+            trust = Trust(self.model, data, planning.trust, planning.goal_dims, self.kept.get("place"))
         return PlanSampler(self.model, planning, trust, self.arrival, self.critic, self.finer, guide, options,
                            ahead_of(self), self.ranges())
 

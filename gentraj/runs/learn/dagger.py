@@ -108,24 +108,15 @@ def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder:
     """Trains a student of these rounds, or goes on with its training."""
     follows = isinstance(teacher, PlannerRun) and teacher.planning.replan > 1
     policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=config.policy.sample or follows)
-    history, past_actions = memory_of(teacher)
+    spec = teacher.main.spec
     recorded = resolve_paths("+".join(map(str, rounds)), folder)
     settings = PolicyRunConfig(recorded, stitch=False, policy=policy, training=config.training, roadmap=teacher.roadmap,
-                               history=history, past_actions=past_actions)
+                               history=spec.history, past_actions=spec.past_actions)
     resume = has_checkpoints(folder)
     student, parts = prepare(settings, check=not resume)
     student.kept = teacher.kept
     trainer = RunTrainer(student, training_data(student, parts), RunFolder(folder), device=device, progress=progress)
     return trainer.trained(resume)
-
-
-def memory_of(teacher: Run) -> tuple[int, int]:
-    """The number of observations that a teacher sees, the present one included, and of its last actions."""
-    spec = teacher.main.spec
-    if not isinstance(teacher, PlannerRun):
-        return spec.history, spec.past_actions
-    past = teacher.planning.history * spec.stride
-    return 1 + past, past if spec.act_dim else 0
 
 
 def _record(teacher: Run, student: Run | None, config: DecisionConfig, factory: EnvironmentFactory, number: int,
@@ -168,7 +159,7 @@ def _recorded_agent(teacher: Run, space: Box) -> Agent:
         return teacher.agent(space)
     planning = teacher.planning
     if planning.replan > 1:
-        whole = int(teacher.model.spec.times[-1 - planning.history] / planning.pace) - planning.lookahead
+        whole = int(teacher.model.spec.times[-1] / planning.pace) - planning.lookahead
         planning = replace(planning, replan=max(planning.replan, min(REPLAN_FACTOR * planning.replan, whole)))
     if planning.select != "value":
         planning = replace(planning, temperature=0.0)

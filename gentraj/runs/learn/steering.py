@@ -66,7 +66,7 @@ def plans_settings(run: PlannerRun) -> PlannerPolicyConfig:
     """The settings of a planner as a policy. Raises ValueError where one plan is not made from noise, an observation
     and a goal alone."""
     config = run.config
-    without = {"refine": config.refine, "a history": config.planner.history, "a roadmap": config.roadmap,
+    without = {"refine": config.refine, "a roadmap": config.roadmap,
                "a controller that tracks one plan to its end": config.planner.actions == "track"}
     needed = [name for name, value in without.items() if value]
     if needed:

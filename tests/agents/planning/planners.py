@@ -53,8 +53,7 @@ class Walk(KnownModel):
     def walk(self, condition: Condition, seeds: Seeds) -> Tensor:
         x = as_noise(seeds, condition.batch).normal(self.spec.horizon, self.spec.dim)
         x = torch.where(condition.mask_BHD, condition.values_BHD, x)
-        present = int(condition.mask_BHD[..., 0].all(0).sum()) - 1  # follows the history
-        x[:, present + 1 :, 0] = x[:, present, :1] + x[:, present:-1, 1].cumsum(1)
+        x[:, 1:, 0] = x[:, 0, :1] + x[:, :-1, 1].cumsum(1)
         return x
 
 
@@ -64,9 +63,8 @@ class KnownTrust(Trust):
     def __init__(self, first: int):
         self.first = first
 
-    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Seeds, present_R: Tensor,
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, seeds: Seeds,
               context_RC: Tensor | None = None) -> Tensor:
-        self.present_R = present_R
         return self.first / arrival_step_R
 
 

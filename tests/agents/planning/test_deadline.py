@@ -115,15 +115,6 @@ def test_the_next_plan_is_made_while_this_one_is_carried_out(seconds: float) -> 
     assert (acts[:wait] == 0).all() and (acts[wait:] != 0).all()
 
 
-def test_the_committed_steps_are_the_history_of_the_next_plan() -> None:
-    played = InTime(0.34, history=3)
-    states, acts = played.play(15)
-    last, (x,) = played.model.asked.mask_BHD[0], played.model.asked.values_BHD
-    assert last[:3].all() and last[3].tolist() == [True, False] and not last[4:].any()
-    torch.testing.assert_close(x[:4, 0], states[10:14, 0])
-    torch.testing.assert_close(x[:3, 1], acts[10:13, 0])
-
-
 def test_the_budgets_halve_the_steps_and_then_the_candidates() -> None:
     config = replace(CONFIG, steps=20, candidates=5)
     assert budgets(config) == [(20, 5), (10, 5), (5, 5), (2, 5), (2, 2), (2, 1)]

@@ -79,23 +79,11 @@ def test_the_larger_number_counts_and_distances_only_where_there_are_goals() -> 
     """The score is 2 for plans and 1 for data, whose thresholds are 1 after any number of timesteps."""
     known: Any = type("Known", (), {"spec": replace(SPEC, obs_dim=2), "ood_score": lambda self, x, start, seeds: (
         torch.full(x.shape[:2], 1.0 + (len(x) < 9)))})()
-    x_RHD, arrival, present = plan(ACROSS, ALONG), torch.tensor([6, 6]), torch.tensor([0, 0])
-    ratios = [Trust(known, windows(U), 0.98, goal_dims=dims).ratio(x_RHD, arrival, range(2), present)
+    x_RHD, arrival = plan(ACROSS, ALONG), torch.tensor([6, 6])
+    ratios = [Trust(known, windows(U), 0.98, goal_dims=dims).ratio(x_RHD, arrival, range(2))
               for dims in ((), (0, 1))]
     assert ratios[0].tolist() == pytest.approx([2, 2], rel=0.01)
     torch.testing.assert_close(ratios[1], torch.tensor([far(x_RHD)[0], ratios[0][1].item()]))
-    later = torch.cat([torch.full((2, 2, 2), 50.0), x_RHD[:, :6]], 1)  # what has happened does not count
-    assert Trust(known, windows(U), 0.98, 2, (0, 1)).ratio(later, arrival - 2, range(2), present + 2)[0] == 2
-
-
-def test_what_has_happened_speaks_for_no_plan() -> None:
-    """Scores count from the present on, and so do those of the data."""
-    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: x[..., 0].abs()})()
-    data, present, arrival = reference(), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 4])
-    ratio = Trust(known, data, 0.5, history=3).ratio(data.x_BHD[:3], arrival, range(3), present)
-    for i, (p, j) in enumerate(zip(present.tolist(), arrival.tolist(), strict=True)):
-        error_W = data.x_BHD[:, p : p + j + 1, 0].abs().sum(1) / j
-        torch.testing.assert_close(ratio[i], error_W[i] / error_W.quantile(0.5))
 
 
 def test_trust_knows_the_contexts_of_data_and_of_plans() -> None:
@@ -104,10 +92,10 @@ def test_trust_knows_the_contexts_of_data_and_of_plans() -> None:
         1 + (x[..., 0] - start.context_BC).abs())})()
     data = reference()
     data = replace(data, x_BHD=data.x_BHD[..., :1].mean(1, keepdim=True).expand_as(data.x_BHD))
-    contexts, arrival, present = data.x_BHD[:, 0, :1], torch.full((64,), 5), torch.zeros(64, dtype=torch.long)
+    contexts, arrival = data.x_BHD[:, 0, :1], torch.full((64,), 5)
     trust = Trust(known, replace(data, context_BC=contexts), 0.5)
-    assert trust.ratio(data.x_BHD, arrival, range(64), present, contexts).tolist() == pytest.approx([1.0] * 64)
-    assert (trust.ratio(data.x_BHD, arrival, range(64), present, contexts + 1) > 1.5).all()
+    assert trust.ratio(data.x_BHD, arrival, range(64), contexts).tolist() == pytest.approx([1.0] * 64)
+    assert (trust.ratio(data.x_BHD, arrival, range(64), contexts + 1) > 1.5).all()
 
 
 def test_padding_does_not_calibrate_trust() -> None:
@@ -118,6 +106,6 @@ def test_padding_does_not_calibrate_trust() -> None:
     spoiled.x_BHD[:32, 5:] = 1e3
     for arrival in (2, 7):  # before the padding, too, where a network's errors depend on all timesteps
         arrivals = torch.full((32,), arrival)
-        mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], arrivals, range(32), 0 * arrivals)
+        mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], arrivals, range(32))
                         for batch in (data, spoiled))
         assert torch.equal(mine, theirs)
