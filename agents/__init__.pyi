@@ -16,14 +16,13 @@ from .prior import log_prob, policy_prior, score
 from .realtime.background import Deadline, SimulatedTime
 from .realtime.planner import RealTimePlanner
 from .realtime.policy import RealTimeActor
-from .sb3 import SB3Policy
 from .wrappers import NoisyAgent
 
 __all__ = [
     "MPC", "POLICIES", "ActionModel", "Actor", "ActorCritic", "ActorCriticConfig", "Arrival", "ArrivalConfig",
     "Critic", "CriticConfig", "Deadline", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "ModelActor",
     "NoisyAgent", "PlanCritic", "PlanCriticConfig", "PlanSampler", "PlanTracker",
-    "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner", "SB3Policy",
+    "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimeActor", "RealTimePlanner",
     "SimulatedTime", "StateActionScales", "Student", "StudentConfig", "Transition", "Trust", "ValueConfig",
     "WorldModelSimulator", "advantage_weights", "expectile", "log_prob", "policy_prior", "score", "state_value",
 ]

@@ -46,12 +46,6 @@ class ComponentState:
         # a key of the name alone, so that a component's random numbers do not depend on the other components
         self.key = zlib.crc32(name.encode())
 
-    def slow_down(self, factor: float) -> None:
-        """Multiplies all learning rates by a factor, before they are scheduled."""
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] *= factor
-
     def schedule(self, step: int, warmup: int, steps: int) -> None:
         """Sets the learning rates of `step`, and their schedules up to the last of `steps` steps."""
         self.schedulers = {name: scheduler_of(each, step, warmup, steps) for name, each in self.optimizers.items()}

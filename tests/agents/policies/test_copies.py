@@ -21,7 +21,6 @@ from gentraj.agents.policies import ACTORS
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.realtime.background import Deadline, SimulatedTime
 from gentraj.agents.realtime.policy import RealTimeActor
-from gentraj.agents.sb3 import SB3Policy
 from gentraj.agents.wrappers import NoisyAgent
 from gentraj.data import Episodes
 from gentraj.runs.kinds.planner_run import PlannerRunConfig
@@ -110,12 +109,3 @@ def test_a_copy_of_any_agent_acts_as_it_does(name: str, how: str) -> None:
     assert torch.equal(decisions(name, fresh, 3), before)
     begun = COPIES[how](original)
     assert torch.equal(decisions(name, begun, 6, first=3), decisions(name, original, 6, first=3))
-
-
-@pytest.mark.parametrize("how", COPIES)
-def test_a_copy_for_stable_baselines_predicts_as_the_original_does(how: str) -> None:
-    original, obs_BO = SB3Policy(actor("iql")), np.zeros((2, 2), np.float32)
-    given = {"observation": obs_BO, "desired_goal": obs_BO[:, :1]}
-    _, state = original.predict(given)
-    other = COPIES[how](original)
-    assert np.array_equal(original.predict(given, state)[0], other.predict(given, state)[0])
