@@ -145,12 +145,7 @@ def _log_normal(path: NoisePath, size: int, generator: torch.Generator) -> Tenso
     return path.time_of(-2 * (P_MEAN + P_STD * torch.randn(size, generator=generator)))
 
 
-def _logit_normal(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
-    """Esser et al. 2024, equation 19, with location 0 and scale 1."""
-    return torch.randn(size, generator=generator).sigmoid()
-
-
-DENSITIES: dict[str, Density] = {"uniform": _uniform, "log-normal": _log_normal, "logit-normal": _logit_normal}
+DENSITIES: dict[str, Density] = {"uniform": _uniform, "log-normal": _log_normal}
 
 # Weights of the squared error of x0. `c` is the change of x0 per change of the network's output.
 WEIGHTS: dict[str, Weight] = {

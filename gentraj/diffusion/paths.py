@@ -184,15 +184,12 @@ def karras(path: NoisePath, steps: int) -> Tensor:
 
     Where the path's least time of training is noisier it stops there: 0.0064 on vp-cosine, 0.0105 on vp-linear.
     """
-    high, low = _ends(path)
-    powers = torch.lerp(high ** (1 / EDM_RHO), low ** (1 / EDM_RHO), _points(steps))
+    ends = torch.tensor([1.0, T_MIN], dtype=torch.float64)
+    ratio = (-path.log_snr(ends) / 2).exp()
+    high, low = ratio[0].clamp(max=EDM_MAX), ratio[1].clamp(min=min(EDM_MIN, float(ratio[0]) / 2))
+    points = torch.cat([torch.linspace(0, 1, steps, dtype=torch.float64), ends[:1]])  # the last stands for time 0
+    powers = torch.lerp(high ** (1 / EDM_RHO), low ** (1 / EDM_RHO), points)
     return path.time_of(-2 * EDM_RHO * powers.log())
-
-
-def log_snr(path: NoisePath, steps: int) -> Tensor:
-    """Times that are evenly spaced in the log SNR (Lu et al. 2022, section 3.3), between the ends of `karras`."""
-    high, low = _ends(path)
-    return path.time_of(-2 * torch.lerp(high.log(), low.log(), _points(steps)))
 
 
 def sampling_times(path: NoisePath, steps: int, grid: str = "uniform") -> Tensor:
@@ -245,16 +242,4 @@ def _even(steps: int, least: float) -> Tensor:
     return torch.cat([torch.linspace(1, least, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
 
 
-def _points(steps: int) -> Tensor:
-    """Numbers (steps + 1,): `steps` from 0 to 1, evenly spaced, and one more that stands for time 0."""
-    return torch.cat([torch.linspace(0, 1, steps, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
-
-
-def _ends(path: NoisePath) -> tuple[Tensor, Tensor]:
-    """The largest and the smallest sigma / alpha of a grid."""
-    ends = torch.tensor([1.0, T_MIN], dtype=torch.float64)
-    ratio = (-path.log_snr(ends) / 2).exp()
-    return ratio[0].clamp(max=EDM_MAX), ratio[1].clamp(min=min(EDM_MIN, float(ratio[0]) / 2))
-
-
-GRIDS = {"uniform": uniform, "quadratic": quadratic, "karras": karras, "log-snr": log_snr}
+GRIDS = {"uniform": uniform, "quadratic": quadratic, "karras": karras}

@@ -24,7 +24,6 @@ from ..trajectory import Observer
 from .paths import T_MIN, NoisePath
 
 Normal = Callable[[], Tensor]
-LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
 NOISELESS = "euler", "heun", "unipc"  # the samplers of the ODE alone
 
 
@@ -114,28 +113,6 @@ def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, 
             # g^2 dt, as the variance that the forward SDE adds from s to t: finite where there is no signal at t
             g2 = (step.sigma_t**2 - (step.alpha_t / step.alpha_s * step.sigma_s) ** 2).clamp(min=0) * eta**2
             x = x - g2 / 2 * eps / step.sigma_t + g2.sqrt() * normal()  # Langevin term: drift, noise
-        if observe:
-            observe(x, step.s)
-    return x
-
-
-def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *,
-                        eta: float = 1.0, observe: Observer | None = None) -> Tensor:
-    """Song et al. 2021, algorithms 4 and 5: an ancestral step, then a step of Langevin dynamics; two denoisings a step.
-
-    In the paper's step size 2 (r |z| / |score|)^2 the norm |score| is taken to be |z| / sigma. If it were measured on
-    the sample, the step would grow without bound where the density is flat, and if it were measured on a batch, the
-    samples would depend on each other.
-    """
-    r = eta * LANGEVIN_SNR
-    for step in steps_along(times, path, eta):
-        x0 = denoise(x, step.t)  # the network
-        kept = (1 - eta**2 + (eta * step.exp_neg_h) ** 2).sqrt()
-        x = step.alpha_s * x0 + step.sigma_s * (kept * step.eps(x, x0))  # predictor, as in `ddim`
-        if eta > 0 and not step.last:
-            x = x + step.sigma_s * eta * (1 - step.exp_neg_h**2).sqrt() * normal()
-            eps = (x - step.alpha_s * denoise(x, step.s)) / step.sigma_s  # minus sigma times the score
-            x = x + step.sigma_s * (2 * r * normal() - 2 * r**2 * eps)  # corrector: noise, drift
         if observe:
             observe(x, step.s)
     return x
@@ -253,7 +230,6 @@ def _warn_if_unstable(times: Tensor, path: NoisePath, eta: float) -> None:
 
 SAMPLERS: dict[str, Sampler] = {
     "ddpm": partial(ddim, eta=1.0), "ddim": ddim, "euler": ddim, "heun": heun, "euler-maruyama": euler_maruyama,
-    "predictor-corrector": predictor_corrector, "dpmpp-2m": dpmpp_2m, "dpmpp-2m-sde": partial(dpmpp_2m, eta=1.0),
-    "unipc": unipc,
+    "dpmpp-2m": dpmpp_2m, "dpmpp-2m-sde": partial(dpmpp_2m, eta=1.0), "unipc": unipc,
 }
 """The samplers by their names, which are the choices of `SamplingOptions.sampler`."""

@@ -23,8 +23,8 @@ NORMALIZER = Normalizer(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([2.0, 0.5, 
 TARGET = normals(SIZE, seed=9)
 
 # Path, sampler, grid and the steps that make it accurate.
-COMBINATIONS = [("vp-cosine", "ddim", "uniform", 120), ("vp-linear", "dpmpp-2m-sde", "log-snr", 50),
-                ("sub-vp", "heun", "log-snr", 40), ("ve", "unipc", "karras", 40), ("edm", "heun", "karras", 60),
+COMBINATIONS = [("vp-cosine", "ddim", "uniform", 120), ("vp-linear", "dpmpp-2m-sde", "karras", 50),
+                ("sub-vp", "heun", "karras", 40), ("ve", "unipc", "karras", 40), ("edm", "heun", "karras", 60),
                 ("edm", "dpmpp-2m", "karras", 60), ("flow", "heun", "uniform", 40),
                 ("flow", "euler-maruyama", "uniform", 40)]
 

@@ -28,9 +28,6 @@ ORDERS = {
     "euler": Order(128, 0.9, 1.1),
     "heun": Order(128, 1.8, 2.2),
     "euler-maruyama": Order(128, 0.9, 1.1),
-    # First order. The corrector undoes most of the predictor's error and leaves its own, of the other sign and at most
-    # snr^2 / 2 = 1.3 % of the standard deviation, so that at these steps the error falls faster.
-    "predictor-corrector": Order(128, 0.9, 2.2),
     "dpmpp-2m": Order(512, 1.8, 2.2),  # on flow and vp-cosine log(N) / N^2: the first steps are long in the log SNR
     "dpmpp-2m-sde": Order(256, 1.8, 2.2),
     "unipc": Order(256, 1.8, 3.2),  # its corrector adds an order
