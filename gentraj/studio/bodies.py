@@ -95,16 +95,15 @@ class BodyScene:
         "Ghosts before it are what it plans or does next. Those side by side are where its other plans end, the best "
         "in front.")
 
-    def __init__(self, api: SceneApi, session: Session, side: int = 0):
+    def __init__(self, api: SceneApi, session: Session):
         self.session = session
-        self.loaded = session.shown[side]
+        self.loaded = session.loaded
         self.base = self.loaded.base
         self.model = self.base.model
-        self.root = f"/run{side}"
+        self.root = "/run"
         self.qpos_Q = self.model.qpos0.copy()
         self.seconds = float(getattr(self.base, "dt", 0.0)) or self.model.opt.timestep
         self.lane = lane_width(self.model)
-        self.shift_3 = np.array([0.0, -side * 4 * self.lane, 0.0])
         self.frame = api.add_frame(self.root, show_axes=False)
         light(api, cast_shadow=True)
         draw_ground(api, self.root, self.model)
@@ -122,7 +121,7 @@ class BodyScene:
         self._move(step)
         # What a policy would do is shown from the start.
         begun = self.session.drive is not None and self.loaded.kind == "policy"
-        if answer is None or answer.loaded is not self.loaded or begun:
+        if answer is None or begun:
             self.ghosts.hide()
             return
         x_NHD = answer.x_NHD
@@ -143,11 +142,11 @@ class BodyScene:
             with contextlib.suppress(CannotReplay):
                 obs_11O = np.array([[self.session.obs]])
                 self.qpos_Q = postures(self.base, self.loaded.factory.env_id, obs_11O, self.seconds)[0, 0]
-        elif drive.loaded is self.loaded:
+        else:
             self.qpos_Q = drive.postures[step]
             trace_M3 = placed(self.model, np.array(drive.postures[max(step - TRACE, 0) : step + 1]))[0][:, 1]
-        self.line.draw(pieces(trace_M3 + self.shift_3), np.array(rgb(INK)))
-        self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
+        self.line.draw(pieces(trace_M3), np.array(rgb(INK)))
+        self.body.draw(self.qpos_Q[None])
         x, y = placed(self.model, self.qpos_Q[None])[0][0, 1, :2]
         self.frame.position = (-x, -y, 0.0)  # with its root in the middle
 
@@ -163,7 +162,7 @@ class BodyScene:
         qpos_MQ = np.concatenate([qpos_NHQ[chosen, along], qpos_NHQ[others, last_N[others]]])
         colours_M3 = colours_N3[[chosen] * len(along) + others.tolist()]
         opacities_M = np.repeat([GHOST, LANE], [len(along), len(others)])
-        shift_M3 = np.tile(self.shift_3, (len(qpos_MQ), 1))
+        shift_M3 = np.zeros((len(qpos_MQ), 3))
         shift_M3[len(along):, 1] += self.lane * np.arange(1, len(others) + 1)
         self.ghosts.draw(qpos_MQ, colours_M3, opacities_M, shift_M3)
 

@@ -11,7 +11,7 @@ from gentraj.envs.tasks.maze import Disc
 
 from .drawing import Place, colours_in_words, on_floor
 from .export import Download, downloads
-from .loading import Loaded, agents_like, alike
+from .loading import alike
 from .planning import Answer, ranges
 from .scene import MazeScene, Scene, scene_of
 from .session import Session, play
@@ -20,7 +20,6 @@ from .world_view import WorldView
 if TYPE_CHECKING:
     from viser import ClientHandle, GuiFolderHandle, GuiSliderHandle, SceneClickEvent
 
-NONE = "none"
 TEXTS_EVERY = 0.2  # seconds
 SLIDERS = {
     "steps": ("Sampling steps", 1, "Network calls of the sampler: more are finer and slower"),
@@ -33,7 +32,7 @@ SLIDERS = {
 
 
 class Controls:
-    """The panel and the scenes of a session.
+    """The panel and the scene of a session.
 
     What a control changes is changed, and drawn, by the session's worker.
     """
@@ -43,7 +42,7 @@ class Controls:
         self.client = client
         self.gui = client.gui
         self.api = client.scene
-        self.scenes: list[Scene] = []
+        self.scene: Scene | None = None
         self.planning: GuiFolderHandle | None = None
         self.world_view: WorldView | None = None
         """What a world model shows in the place of plans."""
@@ -55,23 +54,22 @@ class Controls:
     def draw(self) -> None:
         """Draws what the session has, and its texts soon: a browser takes longer to show them than plans."""
         session = self.session
-        frame = self._frame(session.answers.get(0))
-        for side, scene in enumerate(self.scenes):
-            answer = session.answers.get(side)
-            step = 0
-            if session.drive is not None:
-                step = session.drive.steps
-                if side == 0:
-                    answer = session.drive.plan_at(step) or answer
-            scene.draw(answer, step, frame)
+        answer, step = session.answer, 0
+        frame = self._frame(answer)
+        if session.drive is not None:
+            step = session.drive.steps
+            answer = session.drive.plan_at(step) or answer
+        if self.scene is not None:
+            self.scene.draw(answer, step, frame)
         session.worker.do("texts", self._tell, TEXTS_EVERY)
 
     @property
     def camera(self) -> tuple[Place, Place]:
         """Where a browser begins to look from, and at what."""
-        if self.world_view is not None:
-            return self.world_view.pair.camera
-        return self.scenes[-1].camera
+        if self.scene is not None:
+            return self.scene.camera
+        assert self.world_view is not None  # noqa: S101  what is shown in the place of a scene
+        return self.world_view.pair.camera
 
     # -- the panel
 
@@ -84,10 +82,7 @@ class Controls:
         self.status = gui.add_markdown("", order=0)
         names = [each.name for each in session.runs]
         self.run = gui.add_dropdown("Run", names, order=1, hint="The run that plans")
-        self.beside = gui.add_dropdown("Beside it", [NONE], order=2, hint="A second run with the same start and goal",
-                                       visible=len(names) > 1)
-        for choice in (self.run, self.beside):
-            choice.on_update(lambda _: do("choose", self._choose))
+        self.run.on_update(lambda _: do("choose", self._choose))
         with gui.add_folder("Denoising", order=5) as self.denoising:
             self.frame = gui.add_slider("Step", 0, 1, 1, 1, hint="Unfinished plans after each sampling step; the last "
                                         "is the plan")
@@ -110,7 +105,7 @@ class Controls:
                 gui.add_button(name).on_click(lambda _, download=download: do("send", lambda: self._send(download)))
 
     def _rebuild(self) -> None:
-        """Makes the controls and scenes that depend on the chosen runs."""
+        """Makes the controls and the scene that depend on the chosen run."""
         session = self.session
         loaded = session.loaded
         predicts = loaded.kind == "world model"
@@ -118,19 +113,16 @@ class Controls:
             self.planning.remove()
         with self.gui.add_folder("Planning", order=4) as self.planning:
             self.sliders = {name: self._slider(name, *limits) for name, limits in ranges(loaded).items()}
-        self.beside.options = (NONE, *(each.name for each in self._companions(loaded)))
-        if session.second is not None:
-            self.beside.value = session.second.name
-        for scene in self.scenes:
-            scene.close()
-        self.scenes = []
+        if self.scene is not None:
+            self.scene.close()
+            self.scene = None
         if self.world_view is not None:
             self.world_view.close()
             self.world_view = None
         if predicts:
             self.world_view = WorldView(self.gui, self.api, session)
         else:
-            self.scenes = [scene_of(self.api, session, side) for side in range(len(session.shown))]
+            self.scene = scene_of(self.api, session)
         self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
         for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
             folder.visible = not predicts
@@ -150,8 +142,8 @@ class Controls:
         """Writes the texts."""
         session = self.session
         legend: Sequence[str] = ()
-        if self.scenes:
-            legend = self.scenes[0].legend
+        if self.scene is not None:
+            legend = self.scene.legend
         self.status.content = status(session, legend)
         self.loop.content = "The agent is at the start."
         if session.drive is not None:
@@ -181,26 +173,15 @@ class Controls:
         session = self.session
         named = {each.name: each for each in session.runs}
         loaded = named[self.run.value]
-        second = named.get(self.beside.value)
-        if second not in self._companions(loaded):
-            second = None
         before = session.loaded
-        beside = session.second
-        if loaded is before and second is beside:
+        if loaded is before:
             return
-        if loaded is not before:
-            session.reset()
-        session.choose(loaded, second)
+        session.reset()
+        session.choose(loaded)
         self._rebuild()
-        if second is not beside or not alike(before, loaded):
+        if not alike(before, loaded):
             self.client.camera.position, self.client.camera.look_at = self.camera
         self.draw()
-
-    def _companions(self, loaded: Loaded) -> list[Loaded]:
-        """The runs that can be shown beside one."""
-        if loaded.kind == "world model":
-            return []
-        return agents_like(loaded, self.session.runs)
 
     def _toggle(self) -> None:
         """Plays the closed loop, or pauses it."""
@@ -216,7 +197,7 @@ class Controls:
 
     def _add_disc(self, event: SceneClickEvent) -> None:
         place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
-        scene = self.scenes[0]
+        scene = self.scene
         if place is not None and isinstance(scene, MazeScene):
             x, y = (place - scene.offset_2).tolist()
             disc = Disc(x, y, self.radius.value * scene.unit)
@@ -243,7 +224,6 @@ def status(session: Session, legend: Sequence[str]) -> str:
     lines.append("")
     if session.problem:
         lines.append(f"**{session.problem}**")
-    elif 0 in session.answers:
-        answer = session.answers[0]
+    elif (answer := session.answer) is not None:
         lines += [f"- {line}" for line in (*legend, colours_in_words(answer), str(answer))]
     return "\n".join(lines)

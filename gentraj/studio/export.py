@@ -39,9 +39,9 @@ def downloads(session: Session, client: ClientHandle) -> dict[str, Download]:
         return "studio.png", buffer.getvalue()
 
     def plan() -> tuple[str, bytes]:
-        if 0 not in session.answers:
+        if session.answer is None:
             raise ValueError(session.problem or "there is no plan yet")
-        return "plan.npz", plan_npz(session.answers[0])
+        return "plan.npz", plan_npz(session.answer)
 
     return {"Picture": picture,
             "Plan (.npz)": plan,

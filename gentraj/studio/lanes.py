@@ -49,7 +49,7 @@ class Lanes:
     They stand upright in the plane y = 0, with the steps to the right. A line outside its lane is drawn along it.
     """
 
-    def __init__(self, api: SceneApi, root: str, loaded: Loaded, side: int = 0):
+    def __init__(self, api: SceneApi, root: str, loaded: Loaded):
         self.api = api
         self.root = root
         self.lines: dict[str, Lines] = {}
@@ -67,10 +67,9 @@ class Lanes:
         self.height = FULL * lane
         self.bottom_E = lane * np.arange(len(self.entries))[::-1]
 
-        drop = side * (lane * len(self.entries) + 1.5)
-        middle = (WIDTH / 2 - 0.6, 0.0, (lane * len(self.entries) - drop) / 2 - 0.5)
-        self.camera: tuple[Place, Place] = ((middle[0], -0.85 * max(WIDTH, TALL + drop), middle[2]), middle)
-        self.frame = api.add_frame(root, show_axes=False, position=(0.0, 0.0, -drop))
+        middle = (WIDTH / 2 - 0.6, 0.0, lane * len(self.entries) / 2 - 0.5)
+        self.camera: tuple[Place, Place] = ((middle[0], -0.85 * max(WIDTH, TALL), middle[2]), middle)
+        self.frame = api.add_frame(root, show_axes=False)
         light(api)
         for entry, z in zip(self.entries, self.bottom_E, strict=True):
             self._say(f"name{entry}", names[entry], -1.0, z + self.height / 2)
@@ -168,10 +167,10 @@ class SignalScene:
         "Steps go to the right: blue is what was observed and done, then come plans; the thick one is followed.",
         "A lane is an entry's range in the data, or an action's limits. Drag a planner's balls up or down.")
 
-    def __init__(self, api: SceneApi, session: Session, side: int = 0):
+    def __init__(self, api: SceneApi, session: Session):
         self.session = session
-        self.loaded = session.shown[side]
-        self.lanes = Lanes(api, f"/run{side}", self.loaded, side)
+        self.loaded = session.loaded
+        self.lanes = Lanes(api, "/run", self.loaded)
         self.camera = self.lanes.camera
         self.close = self.lanes.close
         self.starts: dict[int, Ball] = {}
@@ -191,10 +190,7 @@ class SignalScene:
 
     def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None) -> None:
         drive = self.session.drive
-        if drive is not None and drive.loaded is not self.loaded:
-            drive = None
-        begun = drive is not None and self.loaded.kind == "policy"  # what it would do is shown from the start
-        if answer is not None and (begun or answer.loaded is not self.loaded):
+        if drive is not None and self.loaded.kind == "policy":  # what it would do is shown from the start
             answer = None
         last = step + AHEAD
         if answer is not None:

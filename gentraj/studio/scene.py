@@ -44,7 +44,6 @@ PLANS = 0.03
 CHOSEN = 0.05
 PATH = 0.07
 PLACE = 0.04  # diameter of a place of the roadmap
-GAP = 1.0  # between two mazes
 BROAD = 8.0
 
 class Scene(Protocol):
@@ -66,25 +65,23 @@ class Scene(Protocol):
 class MazeScene:
     """The maze of a run's environment, seen from above at an angle.
 
-    `side` 1 is drawn beside side 0. While the balls at start and goal are dragged, the session moves them. Of a run
-    with a roadmap, its places are drawn, and the way of a planner to the goal.
+    While the balls at start and goal are dragged, the session moves them. Of a run with a roadmap, its places are
+    drawn, and the way of a planner to the goal.
     """
 
     legend: tuple[str, ...] = ("Drag a ball, the start or the goal: the plans follow.",
                                "A thin line is a plan up to where it arrives; the thick one is followed.")
 
-    def __init__(self, api: SceneApi, session: Session, side: int, maze: Maze):
+    def __init__(self, api: SceneApi, session: Session, maze: Maze):
         self.api = api
         self.session = session
-        self.loaded = session.shown[side]
+        self.loaded = session.loaded
         self.unit = maze.scaling
         depth, self.width = (np.array(maze.free.shape) * self.unit).tolist()
-        shift = side * (self.width + GAP * self.unit)
-        self.camera = ((shift / 2, -0.7 * depth, 0.8 * max(depth, self.width + shift)),
-                       (shift / 2, -0.05 * depth, 0.0))
-        self.offset_2 = np.array([shift, 0.0]) - maze.middle
+        self.camera = ((0.0, -0.7 * depth, 0.8 * max(depth, self.width)), (0.0, -0.05 * depth, 0.0))
+        self.offset_2 = -maze.middle
         """Where the origin of the environment is drawn."""
-        self.root = f"/run{side}"
+        self.root = "/run"
         self.frame = api.add_frame(self.root, show_axes=False, position=(*self.offset_2, 0.0))
         light(api)
         self._build_maze(maze, depth)
@@ -109,7 +106,7 @@ class MazeScene:
     def draw(self, answer: Answer | None, step: int = 0, frame: int | None = None) -> None:
         self._place()
         self._draw_path(step)
-        if answer is not None and answer.loaded is self.loaded:
+        if answer is not None:
             self._draw_plans(answer, frame)
 
     def _draw_plans(self, answer: Answer, frame: int | None) -> None:
@@ -147,7 +144,7 @@ class MazeScene:
         """Draws the body and the executed path of the closed loop."""
         drive = self.session.drive
         places_T2 = np.zeros((0, 2))
-        if drive is not None and drive.loaded is self.loaded:
+        if drive is not None:
             places_T2 = np.array(drive.path[: step + 1])[:, list(self.loaded.dims)]
             self.body.draw(drive.postures[step][None])
         else:
@@ -209,11 +206,11 @@ class MazeScene:
         return handle
 
 
-def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:
-    """The scene of a session's chosen run, or of the one beside it (side 1)."""
+def scene_of(api: SceneApi, session: Session) -> Scene:
+    """The scene of a session's run."""
     maze = session.loaded.maze
     if session.loaded.base is None:
-        return SignalScene(api, session, side)
+        return SignalScene(api, session)
     if maze is not None:
-        return MazeScene(api, session, side, maze)
-    return BodyScene(api, session, side)
+        return MazeScene(api, session, maze)
+    return BodyScene(api, session)

@@ -91,15 +91,13 @@ class Session:
         self.runs = list(runs)
         self.loaded = self.runs[0]
         """The chosen run."""
-        self.second: Loaded | None = None
-        """The run that is shown beside the chosen one, if any."""
         self.settings = {each: settings_of(each) for each in self.runs}
         self.obs, self.goal = start_and_goal(self.loaded)
         self.discs: tuple[Disc, ...] = ()
-        self.answers: dict[int, Answer] = {}
-        """The newest plans by side: 0 is the chosen run, 1 the one beside it."""
-        self.growing: dict[int, Iterator[Answer]] = {}
-        """The same with chosen plans that go on towards a far goal, by side."""
+        self.answer: Answer | None = None
+        """The newest plans."""
+        self.growing: Iterator[Answer] | None = None
+        """The same with chosen plans that go on towards a far goal."""
         self.latencies: dict[Loaded, float] = {}
         """The milliseconds of the newest plan of each run, or of a decision of a policy."""
         self.problem = ""
@@ -112,13 +110,9 @@ class Session:
         self.on_change: Callable[[], None] = lambda: None
         self.worker = Worker(self.fail)
 
-    @property
-    def shown(self) -> list[Loaded]:
-        """The chosen run, and the one beside it."""
-        return [each for each in (self.loaded, self.second) if each is not None]
-
-    def question(self, loaded: Loaded) -> Question:
-        """What is asked of a run."""
+    def question(self) -> Question:
+        """What is asked of the run."""
+        loaded = self.loaded
         question = Question(self.obs, (), self.settings[loaded])
         if loaded.has_goal:
             question = replace(question, goal=self.goal)
@@ -126,14 +120,13 @@ class Session:
             question = replace(question, discs=self.discs)
         return question
 
-    def choose(self, loaded: Loaded, second: Loaded | None = None) -> None:
-        """Chooses a run, and another one to show beside it. In the same environment start, goal and obstacles stay."""
+    def choose(self, loaded: Loaded) -> None:
+        """Chooses a run. In the same environment start, goal and obstacles stay."""
         if not alike(self.loaded, loaded):
             self.obs, self.goal = start_and_goal(loaded)
             self.discs = ()
-        self.answers = {}
+        self.answer = None
         self.loaded = loaded
-        self.second = second
         self.ask()
 
     def move_start(self, place_2: np.ndarray | Sequence[float]) -> None:
@@ -159,11 +152,10 @@ class Session:
             self.on_change()
 
     def set(self, **changes: float) -> None:
-        """Changes settings of the chosen run and of the one beside it, as far as their `ranges` reach."""
-        for loaded in self.shown:
-            fitting = {name: min(high, max(low, changes[name])) for name, (low, high) in ranges(loaded).items()
-                       if name in changes}
-            self.settings[loaded] = replace(self.settings[loaded], **fitting)
+        """Changes settings of the run, as far as their `ranges` reach."""
+        fitting = {name: min(high, max(low, changes[name])) for name, (low, high) in ranges(self.loaded).items()
+                   if name in changes}
+        self.settings[self.loaded] = replace(self.settings[self.loaded], **fitting)
         self.ask()
 
     def block(self, *discs: Disc) -> None:
@@ -172,23 +164,22 @@ class Session:
         self.ask()
 
     def ask(self) -> None:
-        """Asks for new plans of what is shown."""
+        """Asks for new plans."""
         self.worker.do("plan", self._plan)
 
     def plan(self, timeout: float | None = 60.0) -> Answer:
-        """Waits for the newest plans, up to a far goal, and returns those of the chosen run. Raises ValueError without
-        any in time."""
+        """Waits for the newest plans, up to a far goal. Raises ValueError without any in time."""
         if not self.worker.wait("plan", "grow", timeout=timeout):
             raise ValueError(f"the plans take longer than {timeout:.0f} s; wait for them, or choose fewer steps or "
                              "candidates")
-        if 0 not in self.answers:
+        if self.answer is None:
             raise ValueError(self.problem or "there is no plan yet")
-        return self.answers[0]
+        return self.answer
 
     def step(self, steps: int = 1) -> None:
         """Takes environment steps of the closed loop, unless its episode is over."""
         if self.drive is None:
-            self.drive = Drive(self.loaded, self.question(self.loaded))
+            self.drive = Drive(self.loaded, self.question())
         for _ in range(steps):
             self.drive.step()
         if self.drive.ended:
@@ -217,23 +208,23 @@ class Session:
                 drive.close()
 
     def _plan(self) -> None:
-        found: dict[int, Answer] = {}
-        self.growing = {}
+        loaded, question = self.loaded, self.question()
+        answer = None
+        self.growing = None
         self.problem = ""
-        for side, loaded in enumerate(self.shown):
-            question = self.question(loaded)
-            try:
-                if loaded.kind == "planner":
-                    growing = answers(loaded, question)
-                    found[side], self.growing[side] = next(growing), growing
-                elif loaded.kind == "policy":
-                    if loaded not in self.ahead:
-                        self.ahead[loaded] = Drive(loaded, question)
-                    found[side] = ahead(loaded, question, self.ahead[loaded])
-            except (ValueError, RuntimeError) as error:
-                self.problem = one_line(error)
-        self.answers = found
-        self.latencies |= {answer.loaded: answer.ms for answer in found.values()}
+        try:
+            if loaded.kind == "planner":
+                growing = answers(loaded, question)
+                answer, self.growing = next(growing), growing
+            elif loaded.kind == "policy":
+                if loaded not in self.ahead:
+                    self.ahead[loaded] = Drive(loaded, question)
+                answer = ahead(loaded, question, self.ahead[loaded])
+        except (ValueError, RuntimeError) as error:
+            self.problem = one_line(error)
+        self.answer = answer
+        if answer is not None:
+            self.latencies[loaded] = answer.ms
         self.worker.do("grow", lambda: grow(self))
         self.on_change()
 
@@ -252,12 +243,14 @@ def play(session: Session) -> None:
 
 
 def grow(session: Session) -> None:
-    """Lets the chosen plans go on by one part, so that a new question waits for no more than that; the closed loop
-    makes its own plans."""
-    if session.drive is not None or not session.growing:
+    """Lets the chosen plan go on by one part, so that a new question waits for no more than that; the closed loop makes
+    its own plans."""
+    if session.drive is not None or session.growing is None:
         return
-    longer = {side: next(growing, None) for side, growing in session.growing.items()}
-    session.growing = {side: session.growing[side] for side, answer in longer.items() if answer is not None}
-    session.answers = session.answers | {side: answer for side, answer in longer.items() if answer is not None}
+    longer = next(session.growing, None)
+    if longer is None:
+        session.growing = None
+        return
+    session.answer = longer
     session.worker.do("grow", lambda: grow(session))
     session.on_change()

@@ -80,10 +80,10 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     person.dismiss()
 
     for attribute, to in (("goal", (1.0, 0.6)), ("obs", (-1.0, -0.6))):
-        before = session.answers
+        before = session.answer
         person.drag((*getattr(session, attribute)[:2], 0.12), (*to, 0.12), steps=2)
         until(page, lambda at=attribute, to=to: np.allclose(getattr(session, at)[:2], to, atol=0.15))
-        until(page, lambda before=before: session.answers is not before)  # it plans on the way
+        until(page, lambda before=before: session.answer is not before)  # it plans on the way
         session.plan()
     assert session.plan().question.goal == session.goal
 

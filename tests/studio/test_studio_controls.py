@@ -12,7 +12,7 @@ import pytest
 from browserless import until
 
 from gentraj.envs.tasks.maze import Disc
-from gentraj.studio.controls import NONE, SLIDERS, Controls
+from gentraj.studio.controls import SLIDERS, Controls
 from gentraj.studio.drawing import DRAG, Lines, colours_in_words, linear, plan_colours, rgb, segments
 from gentraj.studio.drawing import SEGMENTS_AT_FIRST as FEW
 from gentraj.studio.loading import Loaded
@@ -34,13 +34,13 @@ def settle(controls: Controls) -> None:
                                         "draw", "texts")
 
 
-def scene(controls: Controls, side: int = 0) -> MazeScene:
-    return controls.scenes[side]  # pyright: ignore[reportReturnType]
+def scene(controls: Controls) -> MazeScene:
+    return controls.scene  # pyright: ignore[reportReturnType]
 
 
-def drawn(controls: Controls, name: str, side: int = 0) -> np.ndarray:
+def drawn(controls: Controls, name: str) -> np.ndarray:
     """(M, 2, 3) the segments of a line that have a length."""
-    handle = getattr(scene(controls, side), name).handle
+    handle = getattr(scene(controls), name).handle
     points_L23 = handle.points[: len(handle.points) * handle.visible]
     return points_L23[(points_L23[:, 0] != points_L23[:, 1]).any(1)]
 
@@ -73,7 +73,7 @@ def test_the_panel_explains_what_is_drawn_and_what_can_be_dragged(controls: Cont
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     answer = controls.session.plan()
     valued = replace(answer, value_N=np.arange(float(len(answer.x_NHD))))
-    for line in (*controls.scenes[0].legend, colours_in_words(answer)):
+    for line in (*scene(controls).legend, colours_in_words(answer)):
         assert line in controls.status.content
     assert colours_in_words(valued) != colours_in_words(answer)
     labels = []
@@ -135,22 +135,11 @@ def test_a_click_adds_an_obstacle(controls: Controls) -> None:
     assert not scene(controls).discs
 
 
-def test_two_runs_are_drawn_side_by_side_with_one_start_and_goal(controls: Controls) -> None:
-    change(controls, controls.beside, controls.beside.options[1])
-    left, right = scene(controls), scene(controls, 1)
-    assert right.offset_2[0] - left.offset_2[0] >= left.width
-    np.testing.assert_array_equal(drawn(controls, "chosen"), drawn(controls, "chosen", 1))  # the run is the same
+def test_another_run_is_chosen(controls: Controls) -> None:
     session = controls.session
-    assert session.second is not None
-    np.testing.assert_allclose(controls.client.camera.position, right.camera[0])
-    session.settings[session.second] = replace(session.settings[session.second], steps=3)
-    session.ask()
-    settle(controls)  # with another number of frames in its denoising
-    assert [len(session.answers[side].frames) for side in (0, 1)] == [1, 3]
-    change(controls, controls.beside, NONE)
-    assert len(controls.scenes) == 1
     change(controls, controls.run, controls.run.options[1])
     assert session.loaded is session.runs[1] and session.plan().loaded is session.loaded
+    np.testing.assert_array_equal(scene(controls).frame.position[:2], scene(controls).offset_2)
 
 
 def test_the_denoising_is_scrubbed(controls: Controls) -> None:

@@ -43,7 +43,7 @@ def test_browsers_drag_and_leave_and_nothing_is_left(studio: Studio) -> None:
     browsers = [Browserless(studio.server.get_port()) for _ in range(2)]
     until(lambda: len(studio.views) == 2)
     for browser, goal in zip(browsers, ((1.0, -1.0), (1.0, 1.0)), strict=True):
-        drag(browser, "/run0/goal", (*goal, 0.12))
+        drag(browser, "/run/goal", (*goal, 0.12))
     sessions = [studio.views[number].session for number in sorted(studio.views)]  # in the order of the browsers
     until(lambda: all(np.isclose(each.goal[0], 1) for each in sessions))
     for session, goal in zip(sessions, ((1.0, -1.0), (1.0, 1.0)), strict=True):

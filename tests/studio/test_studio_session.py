@@ -152,7 +152,7 @@ def test_what_cannot_be_planned_is_told_in_one_line(session: Session, monkeypatc
     assert not session.problem
 
 
-def test_a_run_that_observes_something_else_is_not_shown_beside(bodies: list[Loaded], session: Session) -> None:
+def test_a_run_that_observes_something_else_is_not_alike(bodies: list[Loaded], session: Session) -> None:
     planner, world, policy = bodies
     other = replace(planner, run=changed(planner.run, data=replace(planner.run.data, obs_dim=105)))
     assert alike(planner, world) and not alike(other, world)

@@ -106,7 +106,7 @@ def test_a_policy_is_drawn_where_it_will_be_until_its_closed_loop_begins(client:
     controls = Controls(Session(plant[1:]), client)
     session = controls.session
     answer = session.plan()
-    scene = controls.scenes[0]
+    scene = controls.scene
     assert isinstance(scene, SignalScene) and not scene.starts
     scene.draw(answer)
     _, values = drawn(scene.lanes, "chosen", 2)
@@ -122,10 +122,10 @@ def test_a_ball_that_is_dragged_up_changes_what_the_plans_start_from(plant: list
     with closing(Browserless(studio.server.get_port())) as browser:
         until(lambda: studio.views)
         [view] = studio.views.values()
-        scene, session = view.scenes[0], view.session
+        scene, session = view.scene, view.session
         assert isinstance(scene, SignalScene)
         before = session.plan().question.obs
-        drag(browser, "/run0/start2", (0.0, 0.0, float(scene.lanes.bottom_E[2] + scene.lanes.height / 2)))
+        drag(browser, "/run/start2", (0.0, 0.0, float(scene.lanes.bottom_E[2] + scene.lanes.height / 2)))
         middle = scene.lanes.low_E[2] + scene.lanes.size_E[2] / 2
         until(lambda: session.obs[2] == pytest.approx(middle, abs=1e-4))
         assert session.plan().question.obs == (*before[:2], session.obs[2])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from gentraj.studio.controls import NONE, Controls
+from gentraj.studio.controls import Controls
 from gentraj.studio.driving import compare_with_simulator
 from gentraj.studio.loading import Loaded
 from gentraj.studio.session import Session
@@ -109,10 +109,9 @@ def test_where_a_world_model_is_chosen_nothing_is_left_of_plans(client: Any, bod
     assert session.worker.wait("texts") and "3 plans, of a run without" in controls.status.content
     assert not controls.obstacles.visible  # which are for mazes
     assert controls.denoising.visible
-    assert list(controls.beside.options) == [NONE, "policy"]  # a world model plans nothing
     controls.run.value = "world"
     assert session.worker.wait("choose", "predict", "plan", "texts") and session.loaded is bodies[1]
-    assert not controls.denoising.visible and not session.answers and "plans, of" not in controls.status.content
+    assert not controls.denoising.visible and session.answer is None and "plans, of" not in controls.status.content
     controls.run.value = "planner"
     assert session.worker.wait("choose", "plan", "draw") and controls.denoising.visible
     session.close()
