@@ -43,7 +43,7 @@ def test_the_core_imports_no_environment_library():
     modules = [module.name for module in pkgutil.walk_packages([str(ROOT / "gentraj")], "gentraj.")]
     core = [name for name in modules if name.split(".")[1] not in outer]
     heavy = ["gymnasium", "gymnasium_robotics", "minari", "mujoco", "matplotlib", "gentraj.envs", "gentraj.agents",
-             "huggingface_hub", "pyarrow", "lerobot", "d3rlpy", "tensorboard", "wandb", "trackio"]
+             "huggingface_hub", "pyarrow", "lerobot", "d3rlpy", "tensorboard", "wandb"]
     code = f"import sys, {', '.join(core)}; sys.exit([m for m in {heavy} if m in sys.modules] or 0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and not run.stderr.strip(), run.stderr

@@ -1,4 +1,4 @@
-"""The log of a training: `metrics.jsonl`, a progress bar, TensorBoard, Weights & Biases and trackio.
+"""The log of a training: `metrics.jsonl`, a progress bar, TensorBoard and Weights & Biases.
 
 A further logger is a class with `log` and `close` and a line of `LOGGERS`. A failing log never stops the training.
 """
@@ -235,18 +235,7 @@ class WandB:
         self.run.finish()
 
 
-class Trackio(WandB):
-    """A run of trackio in the project "gentraj", which it keeps on this machine, in $TRACKIO_DIR; a resumed training
-    continues the latest run of its folder's name."""
-
-    def __init__(self, folder: Path, start: int, settings: Mapping[str, object]):
-        import trackio
-
-        self.run = trackio.init(PROJECT, folder.name, config=dict(settings), resume="allow" if start else "never",
-                                embed=False)
-
-
-LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
+LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def require_loggers(names: Iterable[str]) -> None:

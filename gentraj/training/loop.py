@@ -131,7 +131,7 @@ class TrainingConfig:
     few such windows (3 % if an episode has 1,000 steps), and an agent that has learned too little of how to start
     falls. Windows are moved there, within their episodes, to make up this fraction. A fine-tuning draws all steps
     equally often."""
-    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). If one fails during the training, a warning says so and the training continues."""
 
