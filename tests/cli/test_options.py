@@ -104,7 +104,7 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
     ("train iql --steps -5", "--training.steps is -5"),
     ("train iql --policy.expectile 1.8", "--policy.expectile is 1.8; at least"),
     ("train iql --polcy.expectile 0.7", "--polcy.expectile is unknown; did you mean '--policy.expectile'"),
-    ("train diffuser --history 2", "--history is unknown; did you mean '--planner.history'"),
+    ("train diffuser --candidates 2", "--candidates is unknown; did you mean '--planner.candidates'"),
     ("choose run --world-episode 3", "--world-episode is unknown; did you mean '--world-episodes'"),
     ("sample RUN", "missing: --out (The .npz file to write)"),
     ("train pointmaze --planner.select value", "planner.select is 'value', and no critic of plans"),
