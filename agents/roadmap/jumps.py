@@ -24,6 +24,7 @@ POOL_REACH = 2.0  # spacings within which they are
 BEYOND = 3  # steps beyond the beginning of a jump that an agent heads for to jump
 LOST = 10  # times as many steps as it takes to pass all places: what it counts to be where no way leads to the goal
 ROUNDS = 30  # of policy iteration, which mostly takes three
+ENDLESS = 1e-6  # the chance at least that jumps end: who could jump for ever is given a finite number of steps
 
 
 @dataclass(frozen=True)
@@ -104,24 +105,24 @@ class Jumps:
         for _ in range(ROUNDS):
             after_K = share_KP @ value_P
             risk_E = self.risk_E * np.maximum(after_K[self.from_E] - value_P[to_E], 0)
-            leap_P = np.full(P, np.inf)
+            jump_P = np.full(P, np.inf)
             has_hope_K = share_KP @ np.isfinite(way.steps_P) > 0
-            leap_P[self.place_K] = np.where(has_hope_K, enter_K + after_K, np.inf)
+            jump_P[self.place_K] = np.where(has_hope_K, enter_K + after_K, np.inf)
             risky = replace(graph, steps_E=graph.steps_E + risk_E)
-            end_P = np.minimum(last_P, leap_P)
+            end_P = np.minimum(last_P, jump_P)
             way = risky.shortest(way.goal_G, end_P)
-            found_P = self._evaluated(way, end_P, leap_P < last_P, enter_K, share_KP, lost)
+            found_P = self._evaluated(way, end_P, jump_P < last_P, enter_K, share_KP, lost)
             if np.allclose(found_P, value_P, rtol=1e-3):
                 break
             value_P = found_P
         end_PG = way.end_PG.copy()
-        leaps_K = leap_P[self.place_K] < last_P[self.place_K]
-        end_PG[self.place_K[leaps_K]] = self.enter_KG[leaps_K]
+        jumps_K = jump_P[self.place_K] < last_P[self.place_K]
+        end_PG[self.place_K[jumps_K]] = self.enter_KG[jumps_K]
         return replace(way, end_PG=end_PG)
 
-    def _evaluated(self, way: Way, end_P: np.ndarray, leaps_P: np.ndarray, enter_K: np.ndarray, share_KP: csr_array,
+    def _evaluated(self, way: Way, end_P: np.ndarray, at_jump_P: np.ndarray, enter_K: np.ndarray, share_KP: csr_array,
                    lost: float) -> np.ndarray:
-        """(P,) the expected steps from each place for those who jump at the ends of a way where `leaps_P` says so."""
+        """(P,) the expected steps from each place for those who jump at the ends of a way where `at_jump_P` says so."""
         P, K = len(end_P), len(self.place_K)
         last_P = way.next_P
         while (last_P[last_P] != last_P).any():
@@ -129,13 +130,14 @@ class Jumps:
         k_P = np.full(P, -1)
         k_P[self.place_K] = np.arange(K)
         has_way_P = np.isfinite(way.steps_P)
-        jumps_P = has_way_P & leaps_P[last_P]
-        fixed_P = np.where(has_way_P, way.steps_P, lost)
-        fixed_P[jumps_P] += enter_K[k_P[last_P[jumps_P]]] - end_P[last_P[jumps_P]]
-        on_P = np.flatnonzero(jumps_P)
-        then_PK = csr_array((np.ones(len(on_P)), (on_P, k_P[last_P[on_P]])), shape=(P, K))
+        fixed_P = np.where(has_way_P, way.steps_P, lost)  # up to the end of each way, be it the goal or a jump
+        on_N = np.flatnonzero(has_way_P & at_jump_P[last_P])  # the places whose ways end in a jump
+        from_N = last_P[on_N]
+        k_N = k_P[from_N]
+        fixed_P[on_N] += enter_K[k_N] - end_P[from_N]
+        then_PK = csr_array((np.ones(len(on_N)), (on_N, k_N)), shape=(P, K))
         then_KK = csr_array(share_KP @ then_PK).toarray()
-        after_K = np.linalg.solve(np.eye(K) - (1 - 1e-6) * then_KK, share_KP @ fixed_P)
+        after_K = np.linalg.solve(np.eye(K) - (1 - ENDLESS) * then_KK, share_KP @ fixed_P)
         return fixed_P + then_PK @ after_K
 
 
