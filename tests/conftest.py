@@ -145,8 +145,7 @@ def hopper():
     from gentraj.envs.recording.baselines import RandomAgent
 
     factory = environment_factory("Hopper-v5")
-    space = factory().action_space
-    return rollout(RandomAgent(space.low, space.high), factory, 12,
+    return rollout(RandomAgent(factory().action_space), factory, 12,
                    settings=RolloutSettings(num_envs=6), record=True, progress=False).recorded
 
 

@@ -191,7 +191,7 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, obs_k
         obs_keys = ()
         agents["controller"] = WaypointController(factory.pointmaze)
     if np.isfinite(bounds(env.action_space)).all():
-        agents["random"] = RandomAgent(env.action_space.low, env.action_space.high)
+        agents["random"] = RandomAgent(env.action_space)
     for name, agent in agents.items():
         how = RolloutSettings(BASELINE_ENVS, workers=config.workers, time_limit=config.time_limit, name=name,
                               obs_keys=tuple(obs_keys))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -35,22 +36,29 @@ class Seeded(Agent):
 
 
 class RandomAgent(Seeded):
-    """An agent whose actions are uniform between `low_A` and `high_A`, the bounds of the action space.
+    """An agent whose actions are uniform in an action space, `RandomAgent(env.action_space)`, or between `low_A` and
+    `high_A`.
 
-    A single number is the bound of an action of one entry. Raises ValueError for bounds that are infinite, or the wrong
-    way round.
+    A single number is the bound of an action of one entry. Raises ValueError for other spaces than a Box, and for
+    bounds that are missing, infinite, or the wrong way round.
     """
 
     folds = True
 
-    def __init__(self, low_A: ArrayLike, high_A: ArrayLike):
+    def __init__(self, low_A: Box | ArrayLike, high_A: ArrayLike | None = None):
         super().__init__()
-        low_A, high_A = np.atleast_1d(np.asarray(low_A, np.float32), np.asarray(high_A, np.float32))
-        if low_A.ndim > 1 or low_A.shape != high_A.shape or not (np.isfinite([low_A, high_A]).all()
-                                                                and (low_A <= high_A).all()):
-            raise ValueError(f"a random agent has actions from {low_A} to {high_A}; a finite lower and upper bound of "
-                             "each entry of an action are expected")
-        self.low_A, self.high_A = low_A, high_A
+        given = str(low_A) if high_A is None else f"{low_A} and {high_A}"
+        if isinstance(low_A, Box) and high_A is None:
+            low_A, high_A = low_A.low.ravel(), low_A.high.ravel()
+        try:
+            self.low_A, self.high_A = np.atleast_1d(np.asarray(low_A, np.float32), np.asarray(high_A, np.float32))
+            bounded = self.low_A.ndim == 1 and np.isfinite([*self.low_A, *self.high_A]).all()
+            bounded = bounded and len(self.low_A) == len(self.high_A) and (self.low_A <= self.high_A).all()
+        except (TypeError, ValueError):  # no numbers, or bounds of different lengths
+            bounded = False
+        if not bounded:
+            raise ValueError(f"a random agent was given {given}; a Box of actions such as env.action_space, or a lower "
+                             "and an upper bound of each entry, are expected, all of them finite")
 
     def _act(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """Returns actions (B, A), float32."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from gentraj.envs.evaluation.rollout import RolloutSettings, rollout
 from gentraj.envs.recording.baselines import RandomAgent
@@ -46,12 +47,17 @@ def test_what_acts_may_return_arrays_or_tensors_of_one_axis_or_two(counter: Any,
     assert sorted(own.resets) == sorted(result.seeds)
 
 
-def test_numbers_bound_a_random_agent_of_one_action(counter: Any) -> None:
-    one, other = (played(RandomAgent(*bounds), counter) for bounds in ((-1, 1), ([-1.0], [1.0])))
-    assert np.array_equal(one.returns, other.returns) and np.ptp(one.returns) > 0
-    for wrong in ((1, -1), (-np.inf, 1), ([-1, -1], [1])):
-        with pytest.raises(ValueError, match="a finite lower and upper bound"):
-            RandomAgent(*wrong)
+def test_an_action_space_or_its_bounds_make_the_same_random_agent(counter: Any) -> None:
+    one, *others = (played(RandomAgent(*given), counter) for given in ((Box(-1, 1, (1,)),), (-1, 1), ([-1.0], [1.0])))
+    assert np.ptp(one.returns) > 0
+    assert all(np.array_equal(one.returns, other.returns) for other in others)
+
+
+@pytest.mark.parametrize("given", [(1, -1), (-np.inf, 1), ([-1, -1], [1]), ([-1, -1], [1, 1, 1]), (-1,), (None, 1),
+                                   ("low", "high"), (Discrete(3),), (Box(-np.inf, 1, (2,)),), ([[-1]], [[1]])])
+def test_a_random_agent_of_no_finite_bounds_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"a random agent was given .*Box"):
+        RandomAgent(*given)
 
 
 class NeedsNothing:
