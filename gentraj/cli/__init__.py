@@ -69,10 +69,11 @@ COMMANDS = {
 """The class of each command, MODULE:CLASS of this package; its module is imported when the command runs."""
 
 
-SAME = ("arrival", "by", "context", "dataset", "goal", "held_out", "history", "horizon", "joint", "method", "num",
-        "out", "past_actions", "resume", "rounds", "start", "stride", "video")
+SAME = ("arrival", "by", "context", "cut_gaps", "dataset", "goal", "held_out", "history", "horizon", "joint",
+        "method", "network", "num", "out", "overwrite", "past_actions", "resume", "rounds", "start", "step", "stride",
+        "terminated", "trials", "video")
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in SAME} | {
-    "env": "--env-id", "max_episode_steps": "--env-kwargs max_episode_steps=", "path": "--out",
+    "env": "--env-id", "folders": "--data", "max_episode_steps": "--env-kwargs max_episode_steps=", "path": "--out",
     "training.eval_every": "--eval-every", "training.steps": "--steps"}
 """The options of the arguments of Python that messages name as `env=`. Settings have their dotted keys."""
 ARGUMENT = re.compile(rf"(?<![-\w./(])({'|'.join(map(re.escape, OPTIONS))}|[a-z_]+(?:\.[a-z_]+)+)=([^\s;,)]*)")

@@ -341,8 +341,8 @@ def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
                         "whose namespace has at least two letters")
     final = datasets_folder() / dataset_id
     if final.exists() and not overwrite:
-        raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder "
-                        "(`gentraj data import` and `gentraj data make` replace it with --overwrite)")
+        raise DataError(f"{dataset_id} exists already in {final}; choose another id, or give overwrite=True to "
+                        "replace it")
     return final
 
 

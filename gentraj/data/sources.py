@@ -249,7 +249,7 @@ def _summary(e: Episodes) -> Iterator[str]:
     goals = f"entries {list(e.goal_dims)} of obs" if e.goal_dims else "no entries of obs named"
     yield f"episodes     {len(e):,} of {e.num_steps:,} steps in all"
     yield (f"continue     {np.count_nonzero(continues(e)):,} go on where the one before was truncated (a training "
-           "joins them, unless --no-stitch is given)")
+           "joins them where its setting stitch is on)")
     for name, values in (("length", e.lengths), ("return", e.returns)):
         yield (f"{name:<12} {values.min():g} to {values.max():g}, median {np.median(values):g}, mean "
                f"{values.mean():g}")

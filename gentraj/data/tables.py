@@ -76,7 +76,7 @@ def read_table(path: str | Path, *, obs: str | Sequence[str], act: str | Sequenc
         lacking = ", ".join(name for name in numbers if not np.isfinite(values[name][n]))
         what = f"{lacking} missing" if missing_N[n] else f"{time} does not go on as between other rows"
         raise DataError(f"{path}: data row {n + 1}: {what} ({_gaps(missing_N, jump_N)}); fill the gaps, or cut the "
-                        "episodes there by cut_gaps (--cut-gaps)")
+                        "episodes there by cut_gaps=True")
 
     followed_N = np.append((seen_N & ~jump_N & ~new_N)[1:], False)  # by an observation of the same episode
     step_N = seen_N & acted_N & (followed_N | terminal_N)
@@ -96,7 +96,7 @@ def read_table(path: str | Path, *, obs: str | Sequence[str], act: str | Sequenc
                     f"{ended - np.count_nonzero(episodes.terminated)} of {ended} terminations")
     if (unpaid_N := last_N & ~terminal_N & (np.abs(reward_N) > 0)).any():
         said.append(f"the last rows of {_number(unpaid_N, 'episodes')} are only observations, whose rewards are lost; "
-                    "if such an episode ended for good, say so by terminated (--terminated)")
+                    "if such an episode ended for good, say so by terminated=COLUMN")
     if said:
         say_once(f"{path}: {'; '.join(said)}")
     return episodes

@@ -171,7 +171,7 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
             return str(path.absolute())
     places = ", ".join(["the working directory", *map(str, folders)])
     raise ConfigError(f"{where}: the data file {name} is not in {places}; give its path, or for a card its folder by "
-                      "--data DIR")
+                      "folders=DIR")
 
 
 # -- results

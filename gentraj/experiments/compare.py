@@ -96,8 +96,8 @@ def entrants(runs: Sequence[Run | Path | str], device: torch.device | None = Non
         raise ValueError("no runs were given; give at least one")
     presets = [each for each in runs if each in PRESETS and not Path(str(each)).exists()]
     if presets:
-        raise ValueError(f"{presets[0]} is a preset; `gentraj sweep {presets[0]} --over family=diffusion,gan` trains "
-                         "families of models, whose runs are then compared")
+        raise ValueError(f"{presets[0]} is a preset and no run; compare what was trained by it, or let `gentraj sweep "
+                         f"{presets[0]}` train variants of it and compare them")
     loaded: list[tuple[Run, int | None]] = []
     for each in runs:
         if isinstance(each, Run):

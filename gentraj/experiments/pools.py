@@ -210,7 +210,7 @@ class RayTasks:
 
     def __init__(self, folder: Path, address: str | None = None, number: int | None = None):
         if find_spec("ray") is None:
-            raise ImportError("--ray needs Ray, which is not installed: pip install 'gentraj[scale]'")
+            raise ImportError("Ray is not installed: pip install 'gentraj[scale]'")
         self.folder, self.address = folder, address or os.environ.get("RAY_ADDRESS") or LOCAL
         self.most = number
 
@@ -273,8 +273,8 @@ class RayTasks:
         try:
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise ConnectionError(f"--ray: no cluster answers at {self.address} ({one_line(error)}); `ray start "
-                                  "--head` starts one, and --ray without an address uses this machine alone") from error
+            raise ConnectionError(f"no cluster of Ray answers at {self.address} ({one_line(error)}); `ray start "
+                                  "--head` starts one, and Ray without an address uses this machine alone") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own in the place
 

@@ -108,8 +108,8 @@ def trials_of(space: Space, trials: int | None = None, one_at_a_time: bool = Fal
     choices = {key: each.values for key, each in space.items() if isinstance(each, Choice)}
     ranges = [key for key in space if key not in choices]
     if ranges:
-        raise ValueError(f"--over {ranges[0]} is a range, which a grid cannot cover; give values separated by commas, "
-                         "or --trials N to draw from it")
+        raise ValueError(f"{ranges[0]} has a range, which a grid cannot cover; give its values, or trials=N to draw "
+                         "from it")
     if one_at_a_time:
         return [{}, *({key: value} for key, values in choices.items() for value in values)]
     return [dict(zip(choices, each, strict=True)) for each in itertools.product(*choices.values())]
@@ -127,18 +127,18 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None =
     check_known([preset], PRESETS, "preset")
     dataset = dataset or PRESETS[preset].dataset
     if not dataset:
-        raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+        raise ValueError(f"preset '{preset}' needs dataset=ID_OR_FILE; `gentraj data list` shows those here")
     settings = data_settings(preset, dataset) | ({} if steps is None else {"training.steps": steps})
     card = Card("Variants of a preset.", preset, BASE, preset, settings, (CardData("data", dataset, env_id),),
                 episode_seed=for_choosing(0), **scoring)
-    run_settings(card, card.data[0], seed=0, where="--dataset")  # raises if the file is missing
+    run_settings(card, card.data[0], seed=0, where=f"preset {preset}")  # raises if the file is missing
     return card
 
 
 def varied_card(base: Card, values: Values) -> Card:
     """The card of the base with other settings, which name its row. Raises ValueError for what it cannot have."""
     card = replace(base, settings=base.settings | changed(base.preset, values), label=label_of(values))
-    common_settings(card, "--over")
+    common_settings(card, f"preset {base.preset}")
     return card
 
 
@@ -199,7 +199,7 @@ def sweep(base: Card, tried: Sequence[Values], out: Path, pool: Pool, device: st
     trainings = {}
     for values in tried:
         card = varied_card(base, values)
-        config = run_settings(card, card.data[0], seed=0, where="--over")
+        config = run_settings(card, card.data[0], seed=0, where=f"preset {base.preset}")
         if minutes is not None:
             steps = steps_within(minutes, config, out, device)
             card = replace(card, settings=card.settings | {"training.steps": steps})

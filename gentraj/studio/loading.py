@@ -126,7 +126,7 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
 
     if run.data.env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from, so the studio cannot "
-                         "show it; train it with --env-id")
+                         "show it; train it with env=ID")
     factory = environment_factory(run.data.env)
     env = factory()
     env.close()  # the model stays in memory

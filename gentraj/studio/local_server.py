@@ -27,7 +27,7 @@ class LocalServer(viser.ViserServer):
 
     def __init__(self, port: int = 0, label: str | None = None):
         if not 0 <= port <= 65535:
-            raise ValueError(f"--port is {port}; a number from 0 to 65535 is expected")
+            raise ValueError(f"the port is {port}; a number from 0 to 65535 is expected")
         # Viser has no option for origins, and takes `serve` from its module while it is constructed.
         serve = partial(websockets.asyncio.server.serve, origins=[OWN_PAGES])
         with patch.object(websockets.asyncio.server, "serve", serve), redirect_stdout(StringIO()):  # it prints a box

@@ -216,7 +216,7 @@ def names(root: Path) -> list[str]:
 
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
     save_minari(some([3]), ID, description="first")
-    with pytest.raises(DataError, match=r"gentraj/test/some-v0 exists already.*--overwrite"):
+    with pytest.raises(DataError, match=r"gentraj/test/some-v0 exists already.*overwrite=True"):
         save_minari(some([4]), ID, description="second")
     save_minari(some([5]), ID, description="third", overwrite=True)
     assert load_episodes(ID) == some([5]) and names(root) == ["some-v0"]

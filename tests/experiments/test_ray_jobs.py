@@ -129,7 +129,7 @@ def test_a_missing_ray_is_named_in_one_line(hopper_file: Path, tmp_path: Path, m
     monkeypatch.setattr(pools, "find_spec", lambda name: None)
     assert gentraj(*SWEEP, "--dataset", hopper_file, "--run-dir", tmp_path, "--ray") == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "gentraj: error: --ray needs Ray, which is not installed: pip install 'gentraj[scale]'"
+    assert line == "gentraj: error: Ray is not installed: pip install 'gentraj[scale]'"
 
 
 def test_a_cluster_has_one_address(hopper_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

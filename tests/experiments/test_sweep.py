@@ -123,8 +123,8 @@ def test_a_training_lasts_as_many_steps_as_fit_into_its_minutes(
 
 
 @pytest.mark.parametrize(("over", "message"), [
-    (("policy.bta=1",), "--over: policy.bta is unknown; did you mean 'policy.beta'"),
-    (("policy.beta=1..3",), "--over policy.beta is a range, which a grid cannot cover"),
+    (("policy.bta=1",), "policy.bta is unknown; did you mean 'policy.beta'"),
+    (("policy.beta=1..3",), "give its values, or --trials N"),
     (("policy.beta=1", "policy.beta=2"), "--over gives policy.beta twice"),
     (("policy.beta=-1",), "beta is -1"),
     (("training.seed=1,2",), "settings hold training.seed"),

@@ -218,7 +218,7 @@ def check_trained(run: Run) -> None:
     if run.step == 0 and RunFolder(run.folder).chosen() is None:
         raise ValueError(f"{run.folder} is at step 0 of {run.config.training.steps:,}, and its weights are random; "
                          f"`gentraj train --resume {shlex.quote(str(run.folder))}` goes on, and where a command has "
-                         "the option, --step 0 takes it as it is")
+                         "the option, step=0 takes it as it is")
 
 
 def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None) -> JsonObject | None:

@@ -238,7 +238,7 @@ def with_components(config: RunConfig, model: str | None, network: str | None) -
         made, _ = NETWORKS[network]
         generator = model_config(config)
         if generator is None:
-            raise ValueError(f"--network is {network}, but this preset has no generative model; leave it out")
+            raise ValueError(f"network={network} was given, but this preset has no generative model; leave it out")
         if not isinstance(generator.network, made):
             other: NetworkConfig = made()
             config = with_model(config, generator.with_network(other))

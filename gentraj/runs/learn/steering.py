@@ -71,8 +71,8 @@ def plans_settings(run: PlannerRun) -> PlannerPolicyConfig:
     needed = [name for name, value in without.items() if value]
     if needed:
         raise ValueError(f"{run.description} with {' and '.join(needed)}, and only planners that make one plan of an "
-                         "observation and a goal can be steered; `gentraj distill --method decision` makes a policy "
-                         "of it")
+                         "observation and a goal can be steered; a distillation with method=decision makes a "
+                         "policy of it")
     planner = replace(config.planner, candidates=1, select="trust")
     if run.arrival is None:
         planner = replace(planner, arrival="fixed")
@@ -136,5 +136,5 @@ def check_noise(run: Run, steered: Run) -> None:
 
 def without_noise(run: Run) -> ValueError:
     return ValueError(f"{run.description}, whose actions do not depend on noise, so that there is nothing to steer; "
-                      "raise --policy.frozen.temperature, if it has one, or take a run of a diffusion model, a flow or "
+                      "raise policy.frozen.temperature, if it has one, or take a run of a diffusion model, a flow or "
                       "a GAN")
