@@ -180,7 +180,7 @@ def test_without_runs_it_shows_those_that_come_along(tmp_path: Path, monkeypatch
 
 def test_a_run_of_an_unknown_environment_is_refused(mazes: list[Loaded]) -> None:
     run = mazes[0].run
-    with pytest.raises(ValueError, match="train it with --env-id"):
+    with pytest.raises(ValueError, match="train it with env="):
         ready(changed(run, data=replace(run.data, env=None)))
 
 
