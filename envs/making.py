@@ -413,6 +413,6 @@ def _time_limit(factory: EnvironmentFactory) -> int:
         return max(SHORTEST_LIMIT, LIMIT_PER_CELL * factory.pointmaze.longest_way)
     limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
-        raise ValueError(f"{factory.env_id} has no time limit; give max_episode_steps=N, or register "
-                         "it with max_episode_steps")
+        raise ValueError(f"{factory.env_id} has no time limit; give "
+                         f"environment_factory('{factory.env_id}', max_episode_steps=N), or register it with a limit")
     return limit

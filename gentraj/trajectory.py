@@ -7,6 +7,7 @@ episode, and R the rows of a network call (R = B * N).
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
@@ -345,14 +346,14 @@ class Condition:
 
     def _with(self, index: int | Tensor, value: ArrayLike, dims: Sequence[int]) -> Condition:
         device, own = self.values_BHD.device, self.values_BHD.dtype
-        value = to_device(torch.as_tensor(value, dtype=own if own.is_floating_point else torch.float32), device)
+        value = to_device(_as_tensor(value, "known value", own if own.is_floating_point else torch.float32), device)
         if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
             raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries "
                              f"{list(dims)} is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
         if not all(0 <= i < self.spec.dim for i in dims) or len({*dims}) < len(dims):
             raise ValueError(f"the entries {list(dims)} were named; a timestep has the entries 0 to "
                              f"{self.spec.dim - 1}, each once")
-        index_B = torch.as_tensor(index)
+        index_B = _as_tensor(index, "timestep")
         whole = not index_B.is_floating_point() and index_B.dtype != torch.bool
         H = self.spec.horizon
         outside = index_B.is_cpu and bool(((index_B >= H) | (index_B < -H)).any())
@@ -560,9 +561,9 @@ class Agent(ABC):
 
     def _act_on(self, obs: Any, goal: Any) -> Tensor | np.ndarray:
         """Does what `act` does, for arrays or a single observation."""
-        obs_X, goal_X = _tensor(obs, "observation"), None
+        obs_X, goal_X = as_tensor(obs, "observation"), None
         if goal is not None:
-            goal_X = _tensor(goal, "goal")
+            goal_X = as_tensor(goal, "goal")
         single = obs_X.ndim == 1
         if single:
             obs_X = obs_X[None]
@@ -652,17 +653,25 @@ def _is_batch(x: object) -> TypeGuard[Tensor]:
     return isinstance(x, Tensor) and x.ndim == 2
 
 
-def _tensor(x: Any, what: str) -> Tensor:
-    """The observations or goals that an agent was given."""
+def as_tensor(x: Any, what: str) -> Tensor:
+    """The observations or goals that were given, as `what`. Raises TypeError for what is no array of numbers."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, Mapping):
-        raise TypeError(f"the {what} is a dict with the keys {list(x)}; give `act` the array of its observation, and "
-                        "that of its goal, if there is one, as the second argument")
+        raise TypeError(f"the {what} is a dict with the keys {list(x)}; give the array of its observation, and that of "
+                        "its goal, if there is one, as an argument of its own")
     try:
         array = np.array(x, order="C")
     except ValueError:
         array = np.array(None)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"the {what} is {x!r}; an array or a tensor of numbers is expected")
+        also = "; gymnasium.spaces.flatten(env.observation_space, obs) makes one of a tuple" if type(x) is tuple else ""
+        raise TypeError(f"the {what} is {x!r}; an array or a tensor of numbers is expected{also}")
     return torch.from_numpy(array)
+
+
+def _as_tensor(x: Any, what: str, dtype: torch.dtype | None = None) -> Tensor:
+    try:
+        return torch.as_tensor(x, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError):  # by what it is
+        raise TypeError(f"the {what} is {reprlib.repr(x)}; numbers are expected") from None

@@ -101,6 +101,12 @@ def test_what_does_not_fit_or_could_be_misread_is_refused(call: Any, message: st
     assert condition.with_obs(-8, torch.ones(3)).mask_BHD[:, 0, :3].all()
 
 
+@pytest.mark.parametrize("given", [("0", torch.ones(3)), (None, torch.ones(3)), (0, "left"), (0, None), (0, [[1], 2])])
+def test_what_are_no_numbers_is_named(given: Any) -> None:
+    with pytest.raises(TypeError, match="numbers are expected"):
+        Condition.empty(SPEC).with_obs(*given)
+
+
 def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
     assert rows(numbered(2).repeat(3)) == [0, 0, 0, 1, 1, 1]
     assert Condition.empty(SPEC, 2).repeat(3).context_BC is None

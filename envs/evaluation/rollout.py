@@ -20,7 +20,7 @@ from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent, Limits
 
-from ..making import environment_factory
+from ..making import environment_factory, imported
 from ..rendering import Watch
 from .own_agents import as_agent
 from .stepping import EnvCrashed, EnvironmentFault, MakeEnv
@@ -113,16 +113,17 @@ def rollout(agent: Agent | Any, make_env: MakeEnv | str, episodes: int, seed: in
     The agent is an `Agent`, or anything that `OwnAgent` takes: an object with `act`, or a function of observations.
     `record` keeps the episodes as a dataset, and `watch` is called in every step, to film the episodes.
 
-    Raises ValueError for less than one episode and if the agent's `spec` does not fit the environment, and
-    `EnvironmentFault` for a faulty action. Where environments are faulty, it raises `EnvironmentFault`, or `EnvCrashed`
-    where one raised an error, ended or hung, once all other episodes have finished; they are in the error's `finished`.
-    If a lost worker cannot be replaced, it raises `EnvCrashed` at once, with the episodes that had finished.
+    Raises ValueError for less than one episode, for an environment that is made already, and if the agent's `spec` does
+    not fit the environment, and `EnvironmentFault` for a faulty action. Where environments are faulty, it raises
+    `EnvironmentFault`, or `EnvCrashed` where one raised an error, ended or hung, once all other episodes have finished;
+    they are in the error's `finished`. If a lost worker cannot be replaced, it raises `EnvCrashed` at once, with the
+    episodes that had finished.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}; give at least 1")
+    if not isinstance(episodes, int | np.integer) or episodes < 1:
+        raise ValueError(f"episodes is {episodes!r}; a whole number of at least 1 is expected")
     agent = as_agent(agent)
-    if isinstance(make_env, str):
-        make_env = environment_factory(make_env)
+    if not callable(make_env):
+        make_env = environment_factory(imported(make_env))
     batch = min(settings.num_envs, settings.workers or settings.num_envs, episodes)
     with closing(VectorEnvironment(make_env, batch, settings.obs_keys,
                                    workers=settings.workers > 0, time_limit=settings.time_limit, strict=False)) as envs:

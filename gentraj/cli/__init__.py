@@ -78,6 +78,8 @@ OPTIONS = {name: f"--{name.replace('_', '-')}" for name in SAME} | {
 """The options of the arguments of Python that messages name as `env=`. Settings have their dotted keys."""
 ARGUMENT = re.compile(rf"(?<![-\w./(])({'|'.join(map(re.escape, OPTIONS))}|[a-z_]+(?:\.[a-z_]+)+)=([^\s;,)]*)")
 
+FACTORY = re.compile(r"environment_factory\('[^']*', (\w+=\w+)\)")
+
 
 def in_options(message: str) -> str:
     """A message in the words of the command line: `env=` is --env-id, `joint=True` is --joint and `model.width=8` is
@@ -89,7 +91,7 @@ def in_options(message: str) -> str:
             return known + value.removeprefix("True")
         return f"{known} {value}".rstrip()
 
-    return ARGUMENT.sub(option, message)
+    return ARGUMENT.sub(option, FACTORY.sub(r"\1", message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

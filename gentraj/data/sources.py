@@ -81,17 +81,32 @@ WRITERS: Mapping[str, Callable[[Episodes, Path], Path]] = {".hdf5": save_d4rl, "
 """What writes a file of episodes, by the end of its name."""
 
 
-def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
+Data = Episodes | Path | str
+"""Episodes, or the path or the name of a dataset."""
+
+
+def load_episodes(source: Data | Sequence[Data]) -> Episodes:
     """Loads a dataset of one of `FORMATS`, by its name or path. Several are concatenated.
 
-    Raises `DataError`, with a message of one line, for a dataset that cannot be found, read or used.
+    Raises `DataError`, with a message of one line, for a dataset that cannot be found, read or used, and ValueError for
+    what names none.
     """
     if isinstance(source, Episodes):
         return source
     if isinstance(source, str | Path):
         with busy(f"reading {source}"):
             return Episodes(**read(source))
-    return concatenate([load_episodes(one) for one in source])
+    return concatenate([load_episodes(one) for one in several(source)])
+
+
+def several(data: Data | Sequence[Data]) -> list[Data]:
+    """The datasets, one or several. Raises ValueError for what is neither a path, a name nor Episodes."""
+    listed = [data] if isinstance(data, str | Path | Episodes) or not isinstance(data, Sequence) else list(data)
+    for each in listed:
+        if not isinstance(each, str | Path | Episodes):
+            raise ValueError(f"data is a {type(each).__name__}; a path, a name or Episodes are expected, or a list of "
+                             "these; gentraj.Episodes(...) makes episodes of arrays")
+    return listed
 
 
 def split_names(dataset: str) -> list[str]:

@@ -26,6 +26,7 @@ from ..models.sampling import (
     by_blocks,
     check_shapes,
     check_trajectories,
+    placed,
     sample_batch,
     without_gradient,
 )
@@ -338,7 +339,7 @@ class Diffusion(ConditionalModel):
         if options.steps is not None:
             steps = options.steps
         times = sampling_times(self.path, steps, config.grid)
-        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+        return sample_batch(self.spec, placed(condition, self.device), num_samples, seed, plugins,
                             partial(self._sample_rows, sampler=self.sampler(config), times=times, plugins=plugins,
                                     temperature=options.temperature, observe=observe))
 

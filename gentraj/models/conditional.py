@@ -41,6 +41,7 @@ from .sampling import (
     as_plugins,
     by_blocks,
     mean_score,
+    placed,
     sample_batch,
     without_gradient,
 )
@@ -229,7 +230,7 @@ class DirectModel(ConditionalModel):
             return sample_rows(self.generates(rows), rows, noise, options.temperature, plugins, self.config,
                                self.normalizer, checks)
 
-        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, sampled, observe)
+        return sample_batch(self.spec, placed(condition, self.device), num_samples, seed, plugins, sampled, observe)
 
 
 def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:

@@ -210,6 +210,14 @@ def as_plugins(guide: Guidance, plugin_of: Callable[[Guide], Plugin]) -> list[Pl
     return [one if isinstance(one, Plugin) else plugin_of(one) for one in guides]
 
 
+def placed(condition: Condition, device: torch.device) -> Condition:
+    """What a model samples for, on its device. Raises TypeError for anything but a condition."""
+    if not isinstance(condition, Condition):
+        raise TypeError(f"the condition is of type {type(condition).__name__}; a Condition is expected, such as "
+                        "Condition.empty(model.spec).with_obs(0, obs)")
+    return condition.to(device)
+
+
 def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: Seeds | None,
                  plugins: Sequence[Plugin], sample_rows: SampleRows, observe: Observer | None = None) -> Tensor:
     """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.

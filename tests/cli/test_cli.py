@@ -110,7 +110,7 @@ def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: 
     ("give env=, or leave training.eval_every= out", "give --env-id, or leave --eval-every out"),
     ("train with joint=True and stride=1; or", "train with --joint and --stride 1; or"),
     ("by conditioning.goal_dims=, or conditioning.goal=0", "by --conditioning.goal-dims, or --conditioning.goal 0"),
-    ("give max_episode_steps=N, or register it", "give --env-kwargs max_episode_steps=N, or register it"),
+    ("give environment_factory('A-v0', max_episode_steps=N), or so", "give --env-kwargs max_episode_steps=N, or so"),
     ("Fault(goal=3): gravity=2 is not make(run=...) of runs/family=gan", None)])
 def test_arguments_of_python_in_messages_are_options_on_the_command_line(python: str, options: str | None) -> None:
     assert cli.in_options(python) == (options or python)

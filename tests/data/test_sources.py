@@ -40,6 +40,12 @@ def test_what_names_no_dataset_is_refused_in_one_line_that_says_what_does(source
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("source", [3, {"obs": [[1.0]]}, [None]])
+def test_what_is_no_dataset_is_named_by_its_type(source):
+    with pytest.raises(ValueError, match="a path, a name or Episodes are expected"):
+        load_episodes(source)
+
+
 def test_a_format_of_one_line_is_read_joined_and_located(tmp_path, monkeypatch):
     own = Format("a .own file", ends_in(".own"), lambda source: npz_fields(open_npz(Path(source)), Path(source)), True)
     monkeypatch.setattr(sources, "FORMATS", (own, *sources.FORMATS))

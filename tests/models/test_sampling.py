@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from contract import SPEC
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gentraj.models.sampling import Plugin, Preference, as_plugins, sample_batch
+from gentraj.models.sampling import Plugin, Preference, as_plugins, placed, sample_batch
 from gentraj.networks.embedding import MAX_ROWS
 from gentraj.randomness import Noise, RowNoise, fold, unfold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
@@ -80,6 +81,12 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(call: Callable[[], object],
     with pytest.raises(ValueError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", [np.zeros(3), torch.zeros(3), None])
+def test_samples_are_of_a_condition(given: object) -> None:
+    with pytest.raises(TypeError, match="a Condition is expected"):
+        placed(given, torch.device("cpu"))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_guide_is_an_energy_a_plugin_or_several() -> None:

@@ -27,3 +27,9 @@ def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path:
 def test_what_does_not_fit_the_run_is_refused(given: dict, message: str, small_run: Path) -> None:
     with pytest.raises(ValueError, match=message):
         load(small_run).sample(num=2, **given)
+
+
+@pytest.mark.parametrize("start", ["left", (torch.zeros(2), torch.zeros(1)), [[1], [2, 3]]])
+def test_a_start_is_an_array_of_numbers(start: object, small_run: Path) -> None:
+    with pytest.raises(TypeError, match="the start is"):
+        load(small_run).sample(start)  # pyright: ignore[reportArgumentType]

@@ -23,7 +23,7 @@ from ...config import JsonObject, to_json, with_settings
 from ...data import DataError, Episodes, load_episodes
 from ...data.ends import ends_like_any
 from ...data.episodes import last_steps, problems
-from ...data.sources import resolve_paths
+from ...data.sources import Data, resolve_paths, several
 from ...device import pick_device
 from ...progress import counted, one_line, say
 from ...randomness import for_choosing
@@ -42,8 +42,6 @@ SLACK = 1e-3  # how far outside its space an action or an observation of the dat
 RARE = 0.01  # of the observations may lie outside their space, as some environments leave theirs
 FEW_WINDOWS = 16  # of the data, by which the trust of a planner is calibrated before its training
 NOTHING: JsonObject = {}
-Data = Episodes | Path | str
-"""Episodes, or the path or the name of a dataset."""
 
 
 def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, folder: Path | str,
@@ -102,18 +100,10 @@ def settings_of(what: str | RunConfig, dataset: str) -> RunConfig:
 def named(data: Data | Sequence[Data] | None) -> tuple[str, Episodes | None]:
     """The data as names, which '+' joins, and as episodes if some of them have no name. Raises ValueError for others.
     """
-    several: list[Data] = []
-    if isinstance(data, Sequence) and not isinstance(data, str | Episodes):
-        several = list(data)
-    elif data is not None:
-        several = [data]
-    for each in several:
-        if not isinstance(each, str | Path | Episodes):
-            raise ValueError(f"data is a {type(each).__name__}; a path, a name or Episodes are expected, or a list of "
-                             "these; gentraj.Episodes(...) makes episodes of arrays")
-    if any(isinstance(each, Episodes) for each in several):
-        return "", load_episodes([make_missing(each) if isinstance(each, str) else each for each in several])
-    return "+".join(resolve_paths(str(each), Path()) for each in several), None
+    listed = [] if data is None else several(data)
+    if any(isinstance(each, Episodes) for each in listed):
+        return "", load_episodes([make_missing(each) if isinstance(each, str) else each for each in listed])
+    return "+".join(resolve_paths(str(each), Path()) for each in listed), None
 
 
 class RunTrainer(Trainer):

@@ -21,7 +21,7 @@ from ...diffusion.guidance import ClassifierFree
 from ...files import new_file
 from ...randomness import as_seeds, fresh_seed, unfold
 from ...ranges import FarFromData
-from ...trajectory import DEFAULT_OPTIONS, ArrayLike, Condition, SamplingOptions, as_array
+from ...trajectory import DEFAULT_OPTIONS, ArrayLike, Condition, SamplingOptions, as_array, as_tensor
 from ..kinds.planner_run import PlannerRun
 from ..kinds.policy_run import PolicyRun
 from ..kinds.run import Run
@@ -120,11 +120,12 @@ def _whole(run: PlannerRun, start_O: Tensor, goal_G: Tensor, num: int, seed: int
 
 
 def _numbers(what: str, given: ArrayLike | None) -> tuple[float, ...] | None:
-    """The entries of an array (X,), or of the one row of an array (1, X). Raises ValueError for anything else."""
+    """The entries of an array (X,), or of the one row of an array (1, X). Raises ValueError for more rows, and
+    TypeError for what is no array of numbers."""
     if given is None:
         return None
-    array = as_array(given)
-    if array.dtype.kind not in "fiub" or array.shape[:-1] not in ((), (1,)):
+    array = as_array(as_tensor(given, what))
+    if array.shape[:-1] not in ((), (1,)):
         raise ValueError(f"{what} is {reprlib.repr(given)}; an array of numbers, one axis long, is expected")
     return tuple(array.ravel().tolist())
 
@@ -175,7 +176,8 @@ def condition_of(run: PlannerRun, given: Given) -> Condition:
     if start_O is not None and len(start_O) == len(goal_dims):
         condition = condition.with_obs(0, start_O, goal_dims)
     elif start_O is not None:
-        _check_width("start=", start_O, spec.obs_dim, f" or {len(goal_dims)} (its entries {goal_dims})")
+        fewer = f" or {len(goal_dims)} (its entries {goal_dims})" if len(goal_dims) < spec.obs_dim else ""
+        _check_width("start=", start_O, spec.obs_dim, fewer)
         condition = condition.with_obs(0, start_O)
     if goal_G is not None:
         _check_width("goal=", goal_G, len(goal_dims), f" (entries {goal_dims})")

@@ -72,3 +72,17 @@ def test_what_does_not_act_is_refused_in_a_line(counter: Any, agent: Any, kind: 
     with pytest.raises(kind, match=message) as error:
         played(agent, counter)
     assert "\n" not in str(error.value)
+
+
+def test_episodes_are_a_number_and_their_environments_are_made_by_the_rollout(counter: Any) -> None:
+    for given, message in (((counter(), 1), "several environments are made"), ((counter, "2"), "episodes is '2'"),
+                           ((counter, 0), "episodes is 0")):
+        with pytest.raises(ValueError, match=message):
+            rollout(NeedsNothing.act, *given)
+
+
+@pytest.mark.parametrize("obs", [(np.zeros(2), np.zeros(1)), {"observation": np.zeros(3)}, None, "left"])
+def test_an_observation_is_an_array_of_numbers(obs: Any) -> None:
+    """Those of an environment that observes a tuple or a dict are flattened first, as the message says."""
+    with pytest.raises(TypeError, match="flatten" if isinstance(obs, tuple) else "observation"):
+        RandomAgent(-1, 1).act(obs)
