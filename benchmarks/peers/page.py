@@ -23,8 +23,7 @@ A row "of gentraj" is a preset of ours; the others are the authors' code, unmodi
 learned from the same files on one core, and are scored in the same episodes after the last update. Numbers after ± and
 brackets are 95 % intervals over seeds and episodes. Settings of our presets, but for `-published`, were [chosen on
 these files](results.md#locomotion), and theirs for D4RL's and for a hundred times the updates, so that a lead of ours
-is of this budget and these data. Rows of `swift` and of `bc-mip` are of earlier settings: Swift told good actions from
-bad ones by the sign of one sampled return, and MIP weighed its two steps alike.
+is of this budget and these data.
 
     python -m benchmarks.peers.reproduce FOLDER/NAME.json... --data DIR --checkouts DIR
 
@@ -73,13 +72,13 @@ def beside(table: ScoreTable) -> Iterator[str]:
             ours, other = rows.get(f"{preset} of gentraj"), rows.get(theirs.label)
             if ours is None or other is None:
                 continue
-            leads = {column: ours.lead(other, [column]) for column in table.columns
+            leads = {column: ours.lead(other, [column], table.score) for column in table.columns
                      if column in ours.results and column in other.results}
             if any(lead.high < 0 for lead in leads.values()):
                 why = WHY_BEHIND.get((preset, name), "not explained yet.")
                 behind.append(f"- `{preset}` behind {other.label}: {why}")
             if table.is_averaged and len(leads) == len(table.columns) > 1:
-                leads[AVERAGE] = ours.lead(other, table.columns)
+                leads[AVERAGE] = ours.lead(other, table.columns, table.score)
             if leads:
                 cells.append([f"`{preset}`", other.label, *(bracketed(leads.get(column)) for column in columns(table))])
     if cells:

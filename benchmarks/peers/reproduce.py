@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +56,8 @@ class Args:
 def tolerance(found: DataResult, score: Score) -> float:
     """How far from a score that of another training may be."""
     _, most = SHOWN.get(score, (0.0, abs(found.mean)))
-    return max(APART * found.over_seeds(score).deviation, LEAST * most)
+    deviation = found.over_seeds(score).deviation
+    return max(APART * deviation if isfinite(deviation) else 0.0, LEAST * most)
 
 
 class Again:

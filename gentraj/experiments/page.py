@@ -55,9 +55,9 @@ of a card are those of a decision for up to 25 episodes at once.
 datasets, which leaves out the best and the worst quarter. "Above the next row" is the difference of the averages of a
 row and the next one, paired by seed and episode if both have the same, and "probability of improvement" is the
 probability that a run of the row scores higher than one of the next row on the same dataset (Agarwal et al. 2021).
-Brackets contain 95 % intervals: the bootstrap over the runs of each dataset for IQM, and the score interval of the
-Mann-Whitney statistic (Newcombe 2006) for the probability. An interval that contains 0, or a probability of 0.5, may be
-due to chance.
+Brackets contain 95 % intervals: the bootstrap over the runs of each dataset, widened to Student's, for IQM, and the
+score interval of the Mann-Whitney statistic (Newcombe 2006) for the probability. Rows whose interval contains 0, or a
+probability of 0.5, do not differ beyond chance: their order is a tie.
 
 Published scores are from the papers, on their data. Ours are other data with the same names, so compare the order of
 the methods and not the numbers. gentraj's `docs/published.md` has the best published score of each task beside ours."""
@@ -86,10 +86,10 @@ class Row:
             return None
         return average([self.results[column].over_seeds(score) for column in columns]).estimate
 
-    def lead(self, other: Row, columns: Sequence[str]) -> Estimate:
+    def lead(self, other: Row, columns: Sequence[str], score: Score) -> Estimate:
         """How far the average is above that of another row, paired by seed and episode where they are the same."""
         return difference([self.results[column].by_seed for column in columns],
-                          [other.results[column].by_seed for column in columns])
+                          [other.results[column].by_seed for column in columns], successes=score == "success_rate")
 
     def means(self, columns: Sequence[str]) -> list[list[float]]:
         """For each column the score of each run."""
@@ -117,7 +117,7 @@ class ScoreTable:
         base = next((row for row in self.rows if row.label == self.base), None)
         if base is None or not self.is_averaged or len(self.rows) < 2:
             return score_table(self)
-        above = {row.label: bracketed(row.lead(base, self.columns)) for row in self.rows
+        above = {row.label: bracketed(row.lead(base, self.columns, self.score)) for row in self.rows
                  if row is not base and row.label in self.averages}
         return score_table(self, {f"above {self.base}": above})
 
@@ -307,7 +307,8 @@ def over_runs(table: ScoreTable) -> Iterator[str]:
         other, means = base or below, row.means(columns)
         lead = improvement = None
         if other is not None and other is not row:
-            lead, improvement = row.lead(other, columns), probability_of_improvement(means, other.means(columns))
+            lead = row.lead(other, columns, table.score)
+            improvement = probability_of_improvement(means, other.means(columns))
         cells.append((row.label, bracketed(interquartile_mean(means)), bracketed(lead), bracketed(improvement)))
     yield "### Over runs and datasets"
     yield markdown_table(("", "IQM", f"above {table.base or 'the next row'}", "probability of improvement"), cells)

@@ -59,7 +59,8 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
     figure, axes = panels(len(scores), columns=SCORES_ACROSS, width=width, height=0.6 + 0.24 * len(rows))
     for ax, (name, panel) in zip(axes, scores.items(), strict=True):
         for row, (low, mean, high) in panel.items():
-            ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")
+            if np.isfinite([low, high]).all():
+                ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")
             ax.plot(mean, rows.index(row), "o", color=colours(1)[0], ms=5, mec="white")
         if name in lines:
             ax.axvline(lines[name], color=GREY, ls=(0, (3, 2)), label=line)

@@ -18,10 +18,10 @@ SOURCE = {"text": "the paper, table 1", "protocol": "the benchmark's", "data": "
 NUMBER = {"score": 90.0, "method": "HIQL", "source": "paper"}
 
 
-def published(*numbers: dict[str, Any], ours: dict[str, str] | None = None) -> Published:
+def published(*numbers: dict[str, Any], ours: dict[str, str] | None = None, **paper: str) -> Published:
     """A table of one task with these numbers, of a source of the benchmark's league and one of another."""
     row = {"task": "maze", "published": list(numbers), "ours": ours}
-    return from_json(Published, {"sources": {"paper": SOURCE, "easier": SOURCE | {"other_league": True}},
+    return from_json(Published, {"sources": {"paper": SOURCE | paper, "easier": SOURCE | {"other_league": True}},
                                  "tables": [{"name": "Mazes", "about": "Success in %.", "rows": [row]}]}, "numbers")
 
 
@@ -38,6 +38,12 @@ def test_a_number_without_a_source_is_refused(change: dict[str, str], message: s
         published(NUMBER | change)
     with pytest.raises(ConfigError, match="source"):
         published({key: NUMBER[key] for key in ("score", "method")})
+
+
+@pytest.mark.parametrize("key", ["text", "protocol", "data"])
+def test_a_source_that_does_not_say_what_it_is_and_of_which_league_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"numbers.*{key}"):
+        published(NUMBER, **{key: ""})
 
 
 def test_the_best_of_each_league_stands_in_its_own_column() -> None:
