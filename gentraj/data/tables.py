@@ -54,6 +54,9 @@ def read_table(path: str | Path, *, obs: str | Sequence[str], act: str | Sequenc
     if not obs_names or not act_names:
         raise DataError(f"{path}: obs names {counted(len(obs_names), 'columns')} and act {len(act_names)}; one or "
                         f"more each are expected, of {', '.join(table_columns(path))}")
+    if twice := {*act_names, episode} & {*obs_names} | {episode} & {*act_names}:
+        raise DataError(f"{path}: the column {', '.join(map(str, twice))} is named for two of episode, obs and act; "
+                        "each needs columns of its own")
     numbers = [*obs_names, *act_names, *([reward] if reward else [])]
     values = _columns(path, numbers, [column for column in (episode, terminated, time) if column], words=episode)
     obs_NO, act_NA = (np.stack([values[name] for name in names], 1) for names in (obs_names, act_names))

@@ -167,6 +167,8 @@ def test_ids_are_numbers_or_words(tmp_path: Path, ids: list) -> None:
 @pytest.mark.parametrize(("lines", "wrong", "message"), [
     ("v,u,r,id 1,2,3,a 2,2,3,a", {"obs": ["w"]}, "unknown column 'w'"),
     ("v,u,r,id 1,2,3,a 2,2,3,a", {"act": []}, "act"),
+    ("v,u,r,id 1,2,3,a 2,2,3,a", {"obs": ["v", "id"]}, "column id"),  # an id in words became a number
+    ("v,u,r,id 1,2,3,a 2,2,3,a", {"act": ["v"]}, "column v"),
     ("v,u,r,id,v 1,2,3,a,1 2,2,3,a,1", {}, "several columns are called v"),
     ("v,u,r,id 1,2,3,a on,2,3,a", {}, "'on'"),
     ("v,u,r,id", {}, "no rows"),
