@@ -62,6 +62,12 @@ def test_a_program_is_written_where_its_name_is_known_and_its_packages_are_there
         run.export(tmp_path / "bc.onnx")
 
 
+def test_a_report_is_a_page_of_html(run: gentraj.runs.Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.html"):
+        run.report(tmp_path / "report.pdf")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_run_is_compared_as_several_are(run: gentraj.runs.Run) -> None:
     one, two = (gentraj.compare(*given, episodes=1, progress=False) for given in ((run,), ([str(run.folder)],)))
     assert str(one) == str(two)

@@ -62,6 +62,8 @@ def make_report(run: Run | Path | str, out: Path | str | None = None, seed: int 
     if not isinstance(run, Run):
         run = load(run)
     out = Path(run.folder / RunFolder.REPORT if out is None else out)
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"out= is {out}; a file that ends in .html is expected")
     check_output(out, "out=")
     parts = drawn_parts(run, out.parent / RunFolder.FIGURES, seed)
     return write_report(out, f"gentraj: {run.folder.absolute().name}", parts, origin(run))
