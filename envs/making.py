@@ -257,6 +257,9 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     ValueError, in one line, for an unknown environment, a malformed JSON, a file name in the JSON, a map that is no
     maze's, a time limit below 1, or an environment without the protocol.
     """
+    if not isinstance(overrides, Mapping | None):
+        raise TypeError(f"overrides is {overrides!r}; a dict of the environment's arguments is expected, and a time "
+                        "limit by max_episode_steps=")
     env_id, kwargs, limit = _parse(env)
     is_robotics = _is_maze(env_id)
     if is_robotics:

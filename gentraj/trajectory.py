@@ -236,6 +236,8 @@ class Condition:
     @classmethod
     def empty(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
         """A condition for `batch` trajectories of which no entry is known."""
+        if not isinstance(spec, TrajectorySpec):
+            raise TypeError(f"spec is a {type(spec).__name__}; a TrajectorySpec is expected, such as run.model.spec")
         shape = (batch, spec.horizon, spec.dim)
         return cls(spec, torch.zeros(shape, dtype=torch.float32, device=device),
                    torch.zeros(shape, dtype=torch.bool, device=device))

@@ -107,6 +107,12 @@ def test_what_are_no_numbers_is_named(given: Any) -> None:
         Condition.empty(SPEC).with_obs(*given)
 
 
+@pytest.mark.parametrize("spec", [4, None, SPEC.dim])
+def test_a_condition_is_for_a_layout(spec: Any) -> None:
+    with pytest.raises(TypeError, match="TrajectorySpec"):
+        Condition.empty(spec)
+
+
 def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
     assert rows(numbered(2).repeat(3)) == [0, 0, 0, 1, 1, 1]
     assert Condition.empty(SPEC, 2).repeat(3).context_BC is None

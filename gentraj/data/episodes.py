@@ -209,7 +209,11 @@ def episodes_hash(episodes: Episodes) -> str:
 
 def as_numbers(array: object, name: str, field: str) -> np.ndarray:
     """The array. Raises `DataError` for one of text or objects, and for one with masked entries."""
-    numbers = np.asarray(array)
+    try:
+        numbers = np.asarray(array)
+    except ValueError as error:
+        raise DataError(f"{name}: {field} has rows of different lengths, or no numbers; give one array of all "
+                        "episodes, one after the other") from error
     if numbers.dtype.kind not in "fiub" or np.ma.is_masked(array):
         raise DataError(f"{name}: {field} has masked entries or dtype {numbers.dtype}; numbers are expected")
     return numbers

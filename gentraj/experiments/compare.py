@@ -171,8 +171,10 @@ def compare(*runs: Run | Path | str | Sequence[Run | Path | str], env: str | Non
     for given in runs:
         if isinstance(given, Run | Path | str):
             several.append(given)
-        else:
+        elif isinstance(given, Sequence):
             several += given
+        else:
+            raise TypeError(f"a {type(given).__name__} was given to be compared; runs or their folders are expected")
     return returns(entrants(several, device), env, episodes, seed, progress)
 
 

@@ -95,6 +95,12 @@ def test_joining_keeps_the_extras_that_all_have():
     assert len(joined.extras["qvel"]) == 7
 
 
+def test_rows_of_different_lengths_are_no_array():
+    e = some([2])
+    with pytest.raises(DataError, match="obs has rows of different lengths"):
+        replace(e, obs=[[1, 2, 3], [1, 2], [1]])
+
+
 @pytest.mark.parametrize(("offset", "step", "rounded"), [(1.7e9, 0.05, True), (1e6, 0.002, True), (1e6, 1.0, False),
                                                          (1.0, 1e-9, False), (1e6, 0.0, False)])
 def test_numbers_that_float32_makes_the_same_are_named_with_what_to_do(tmp_path, offset, step, rounded, recwarn):

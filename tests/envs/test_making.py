@@ -50,6 +50,8 @@ def test_a_time_limit_is_taken_as_it_is_given_or_refused():
             environment_factory("hopper", {"max_episode_steps": limit})
     with pytest.raises(ValueError, match="max_episode_steps is 0"):
         environment_factory("hopper", max_episode_steps=0)
+    with pytest.raises(TypeError, match="max_episode_steps="):
+        environment_factory("hopper", **{"overrides": 250})
     assert environment_factory("hopper", max_episode_steps=9) == environment_factory("hopper", {"max_episode_steps": 9})
     for given, limit in (({}, 300), ({"max_episode_steps": 100}, 100)):
         assert environment_factory("pointmaze-umaze", given, protocol="d4rl-single-goal").max_episode_steps == limit

@@ -102,6 +102,9 @@ def test_runs_are_compared_from_python_in_the_same_episodes(hopper_run: Path, tm
     assert one == two and f"above {hopper_run.name}" in str(table)
     with pytest.raises(ValueError, match="no runs"):
         module.compare()
+    nothing: Any = 3
+    with pytest.raises(TypeError, match="int was given"):
+        module.compare(nothing)
 
 
 def test_runs_that_differ_in_their_seed_only_share_a_row(hopper_run: Path, tmp_path: Path) -> None:

@@ -202,6 +202,12 @@ def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message:
     assert not out and message in err.splitlines()[-1] and "Traceback" not in err
 
 
+def test_settings_are_expected_and_not_data(hopper: Episodes) -> None:
+    data: Any = hopper
+    with pytest.raises(TypeError, match="AugmentConfig"):
+        augmentation.augment(data)
+
+
 def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopper_world: Path, tmp_path: Path,
                                                          capsys: pytest.CaptureFixture) -> None:
     words = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0", "--trajectories"

@@ -76,6 +76,7 @@ def test_an_environment_of_an_own_module_is_imported_by_its_name(hopper: Episode
     ({"data": None}, "data="),
     ({"settings": {"policy.alfa": 1.0}}, "policy.alfa"),
     ({"settings": {"training.steps": "many"}}, "training.steps"),
+    ({"settings": ["policy.chunk=4"]}, "settings"),
     ({"device": "qpu"}, "qpu"),
     ({"env": object()}, "environment"),
     ({"env": "no_such_module:Plant-v0"}, "no_such_module"),
@@ -83,7 +84,7 @@ def test_an_environment_of_an_own_module_is_imported_by_its_name(hopper: Episode
 def test_what_it_cannot_take_is_said_in_one_line(hopper: Episodes, tmp_path: Path, change: dict[str, Any],
                                                  named: str) -> None:
     given = {"what": tiny("bc-gaussian", ""), "data": hopper, "folder": tmp_path / "run"} | change
-    with pytest.raises((ValueError, ImportError)) as raised:
+    with pytest.raises((TypeError, ValueError, ImportError)) as raised:
         gentraj.train(**given)
     assert named in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()

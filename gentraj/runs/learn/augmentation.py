@@ -87,6 +87,8 @@ class AugmentConfig:
 
 def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     """Saves the new dataset and returns its folder. Raises ValueError for runs and data that do not fit together."""
+    if not isinstance(config, AugmentConfig):
+        raise TypeError(f"config is a {type(config).__name__}; an AugmentConfig is expected")
     check_new_id(config.out)  # before the work
     device = pick_device(config.device)
     world = of_kind(load(config.model, device=device), WorldModelRun)

@@ -67,6 +67,9 @@ def train(what: str | RunConfig, data: Data | Sequence[Data] | None = None, *, f
     not fit the environment, for parts that cannot act together, and for a run that is resumed with other data; and what
     `gentraj.training.Trainer` raises.
     """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings is a {type(settings).__name__}; a dict is expected, such as "
+                        "{'policy.chunk': 4}")
     folder = Path(folder)
     name, data = named(data)
     config = settings_of(what, name)
