@@ -70,7 +70,8 @@ class Misuse(ConfigError):
 def settings(cls: type[T]) -> type[T]:
     """Makes a class of settings: a frozen dataclass whose values are checked against their types and ranges.
 
-    Its constructor raises `ConfigError`. The string below a field is its help text on the command line.
+    Its constructor raises `ConfigError`, and TypeError for a setting that is missing or unknown. The string below a
+    field is its help text on the command line.
     """
     made = checked_dataclass(frozen=True, config=CHECKS)(cls)
     initialise = made.__init__
@@ -88,6 +89,8 @@ def settings(cls: type[T]) -> type[T]:
                 raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
             if first["type"] == "unexpected_keyword_argument":
                 raise TypeError(f"{cls.__name__} has no setting {name}") from None
+            if first["type"] == "missing" and not inside:
+                raise TypeError(f"{cls.__name__} needs the setting {name}") from None
             index = "".join(f"[{each}]" for each in inside if each.isdigit())  # others name the types of a union
             raise ConfigError(f"{cls.__name__}.{name}{index} {_problem(first, types_of(cls).get(name))}") from None
 

@@ -206,6 +206,8 @@ def test_settings_are_expected_and_not_data(hopper: Episodes) -> None:
     data: Any = hopper
     with pytest.raises(TypeError, match="AugmentConfig"):
         augmentation.augment(data)
+    with pytest.raises(TypeError, match="dataset"):
+        augmentation.AugmentConfig()  # type: ignore[call-arg]
 
 
 def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopper_world: Path, tmp_path: Path,
