@@ -38,7 +38,16 @@ from ..randomness import Noise, RowNoise, Seeds, as_noise
 from ..ranges import DataRanges
 from ..training.optimization import LearningConfig, adamw, waits_to_read
 from ..training.step import TrainingStep
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of, refuse_options
+from ..trajectory import (
+    DEFAULT_OPTIONS,
+    Batch,
+    Condition,
+    SamplingOptions,
+    TrajectorySpec,
+    as_tensor,
+    calls_of,
+    refuse_options,
+)
 from .facts import INPUT_CLIP, WorldFacts, rewards_and_ends
 
 CALIBRATION_BINS = 16
@@ -299,7 +308,7 @@ class WorldModel(nn.Module):
         wait for it. Raises ValueError for arguments of the wrong shape, and where there are no observations or no
         actions.
         """
-        obs_BO, act_BTA = torch.as_tensor(obs_BO), torch.as_tensor(act_BTA)
+        obs_BO, act_BTA = as_tensor(obs_BO, "observation"), as_tensor(act_BTA, "action")
         if goal_BG is not None:
             goal_BG = torch.as_tensor(goal_BG)
         if past_BPD is not None:

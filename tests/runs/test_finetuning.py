@@ -361,6 +361,9 @@ def test_another_environment_and_the_folder_of_another_are_refused(flow: runs.Ru
     (tmp_path / "used" / PLAYED).mkdir(parents=True)
     with pytest.raises(ValueError, match="holds episodes of another fine-tuning; give another folder"):
         tuned(flow, tmp_path / "used")
+    name: Any = "runs/none"
+    with pytest.raises(TypeError, match="a str was given"):
+        finetune(name, folder="runs/none")
     with pytest.raises(ConfigError, match="stepz"):
         finetune(flow, folder=tmp_path / "out", settings={"stepz": 3})
     assert finetune_settings(flow).policy.frozen == flow.config.policy and not (tmp_path / "out").exists()

@@ -188,3 +188,6 @@ def test_what_is_asked_in_another_shape_is_refused() -> None:
     for wrong in ((obs[:3], act, goal), (obs, act[..., :1], goal), (obs, act[:, :0], goal), (obs, act, None)):
         with pytest.raises(ValueError, match="expected"):
             world.imagine(*wrong, seeds=range(4))
+    words: Any = "left"
+    with pytest.raises(TypeError, match="numbers"):
+        world.imagine(obs, words)

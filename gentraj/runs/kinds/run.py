@@ -451,7 +451,9 @@ def examples(run: Run) -> tuple[Tensor, Tensor | None]:
 
 
 def of_kind(run: Run, kind: type[RunT]) -> RunT:
-    """The run. Raises ValueError if it is one of another kind."""
+    """The run. Raises ValueError if it is one of another kind, and TypeError for what is no run."""
+    if not isinstance(run, Run):
+        raise TypeError(f"a {type(run).__name__} was given; a run is expected, such as gentraj.load('runs/demo')")
     if not isinstance(run, kind):
         raise ValueError(f"{run.description}; a {kind.NAME} is expected")
     return run
