@@ -30,6 +30,7 @@ def drive(run, goals, steps, seed):
     factory = replace(environment_factory(run.data.env), max_episode_steps=steps + 1)
     with closing(factory()) as env:
         agent = run.agent(env.action_space, replace(run.planning, replan=16, hold_radius=0.0))
+        agent.sampler.decide = agent.sampler.sample  # all candidates are drawn, also where the first one is trusted
         agent.reset(seed=seed)
         obs = env.reset(seed=seed)[0]["observation"]
         path = []

@@ -70,12 +70,13 @@ class Arrival(nn.Module):
 
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor, thresholds: tuple[float, ...]) -> Tensor:
-        """(B, N) arrival timesteps, one for each of the N thresholds, which are fractions in (0, 1].
+        """(B, N) ascending arrival timesteps, one for each of the N thresholds, which are fractions in (0, 1].
 
         It is the earliest timestep that is at least that fraction as probable as the most probable one.
         """
         p_BH = self(obs_BO, goal_BG).softmax(-1)
         p_BH[:, 0] = 0  # timestep 0 is the present
         ratio_BH = p_BH / p_BH.amax(1, keepdim=True)
-        enough_BNH = ratio_BH[:, None] >= constant(thresholds, ratio_BH.device, torch.get_default_dtype())[:, None]
+        threshold_N1 = constant(tuple(sorted(thresholds)), ratio_BH.device, torch.get_default_dtype())[:, None]
+        enough_BNH = ratio_BH[:, None] >= threshold_N1
         return enough_BNH.int().argmax(-1)

@@ -152,7 +152,7 @@ class Planner(PlanFollower):
             if self.courses is not None and goal is not None:
                 aim = self.courses.aim(far_B, obs_BO[far_B], goal)
             seeds = self._seeds(far_B)
-            self.last = self.sampler.sample(obs_BO[far_B], goal, seeds, aim=aim, multiple=self.multiple)
+            self.last = self.sampler.decide(obs_BO[far_B], goal, seeds, aim=aim, multiple=self.multiple)
             self.last_plan.keep(far_B, *self.last.chosen())
             target_BTD = targets_along(self.sampler, self.tracker, self.last, goal, seeds, self.multiple)
             self.target_BTD[far_B] = target_BTD.cpu()

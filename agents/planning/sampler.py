@@ -26,7 +26,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.model import TrajectoryModel
 from gentraj.models.sampling import Guidance, Preference, as_plugins
 from gentraj.networks.embedding import padded
-from gentraj.randomness import Seeds, as_noise, fold, unfold
+from gentraj.randomness import Noise, Seeds, as_noise, fold, unfold
 from gentraj.ranges import DataRanges
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
@@ -62,7 +62,8 @@ class PlannerConfig:
     """Sampling steps of each plan."""
     arrival_thresholds: tuple[Annotated[float, Interval(gt=0, le=1)], ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
     """Fractions in (0, 1]. For each, the planner tries the earliest arrival that is at least this fraction as probable
-    as the most probable one. Without any, it tries every second timestep."""
+    as the most probable one; it samples the others only where the earliest is not trusted. Without any, it tries every
+    second timestep."""
     candidates: PositiveInt = 1
     """Plans that are sampled for each arrival, or in all where there is no goal."""
     select: Literal["trust", "value"] = "trust"
@@ -133,6 +134,18 @@ class Plans:
         """The plans to execute (B, H, D) and their arrival timesteps (B,)."""
         b = torch.arange(len(self.chosen_B), device=self.chosen_B.device)
         return self.x_BNHD[b, self.chosen_B], self.arrival_step_BN[b, self.chosen_B]
+
+    def with_others(self, where: list[int], others: Plans) -> Plans:
+        """The same with N other plans in these environments; in the rest, the only plan is there N times."""
+        found = []
+        for mine, other in ((self.x_BNHD, others.x_BNHD), (self.arrival_step_BN, others.arrival_step_BN),
+                            (self.ratio_BN, others.ratio_BN)):
+            mine = mine.repeat_interleave(other.shape[1], 1)
+            mine[where] = other
+            found.append(mine)
+        chosen_B = self.chosen_B.clone()
+        chosen_B[where] = others.chosen_B
+        return Plans(*found, chosen_B, aim=self.aim)
 
     def with_whole(self, ways: Sequence[WholePlan]) -> Plans:
         """The same with whole ways, one for each environment, in the place of the chosen plans, and the largest trust
@@ -284,17 +297,51 @@ class PlanSampler:
         are the places to plan for on a roadmap, by default those ahead on the way to the goals. Networks are called
         with a `multiple` of so many rows, and `observe` sees those that fill it up, too.
         """
+        obs_BO, goal_BG, aim = self._aimed(obs_BO, goal_BG, aim)
+        arrival_step_BN, noise = self._proposed(obs_BO, goal_BG, seeds_B, multiple)
+        return self._candidates(obs_BO, goal_BG, arrival_step_BN, noise, aim, multiple, observe)
+
+    @torch.no_grad()
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Seeds, aim: Waypoints | None = None,
+               multiple: int = 1) -> Plans:
+        """What `sample` chooses, by sampling no more candidates than the choice takes.
+
+        Where the arrival network proposes arrivals and the earliest trusted plan is taken, the earliest candidate is
+        sampled alone, and the others only in the environments in which it is not trusted.
+        """
+        if goal_BG is None or self.arrival is None or self.trust is None or self.config.select == "value":
+            return self.sample(obs_BO, goal_BG, seeds_B, aim=aim, multiple=multiple)
+        obs_BO, goal_BG, aim = self._aimed(obs_BO, goal_BG, aim)
+        arrival_step_BN, noise = self._proposed(obs_BO, goal_BG, seeds_B, multiple)
+        num = arrival_step_BN.shape[1]
+        plans = self._candidates(obs_BO, goal_BG, arrival_step_BN[:, :1], noise[::num], aim, multiple)
+        doubtful = (plans.ratio_BN[:, 0] > 1).nonzero()[:, 0].tolist()
+        if not doubtful:
+            return plans
+        own = noise[[b * num + n for b in doubtful for n in range(num)]]
+        return plans.with_others(doubtful, self._candidates(obs_BO[doubtful], goal_BG[doubtful],
+                                                            arrival_step_BN[doubtful], own, None, multiple))
+
+    def _aimed(self, obs_BO: Tensor, goal_BG: Tensor | None,
+               aim: Waypoints | None) -> tuple[Tensor, Tensor | None, Waypoints | None]:
+        """The observations and the goals within reach, where the model is, and the places on a roadmap."""
         if goal_BG is not None and self._far is not None:
             aim = aim or self._far.aim(obs_BO, goal_BG)
             goal_BG = aim.place_BG
-        obs_BO = to_device(obs_BO, self.device)
         if goal_BG is not None:
             goal_BG = to_device(goal_BG, self.device)
+        return to_device(obs_BO, self.device), goal_BG, aim
+
+    def _proposed(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Seeds, multiple: int) -> tuple[Tensor, Noise]:
+        """The arrivals (B, N) of the candidates, and the noise of the B * N."""
         arrival_BJ = self._arrivals(obs_BO, goal_BG, multiple)
-        arrivals, candidates = arrival_BJ.shape[1], self.config.candidates
         noise = as_noise(seeds_B, len(obs_BO), "observations")
-        noise = noise.derived(lambda seed: seeds_of(seed, arrivals, candidates))
-        arrival_step_BN = arrival_BJ.repeat_interleave(candidates, 1)
+        noise = noise.derived(lambda seed: seeds_of(seed, arrival_BJ.shape[1], self.config.candidates))
+        return arrival_BJ.repeat_interleave(self.config.candidates, 1), noise
+
+    def _candidates(self, obs_BO: Tensor, goal_BG: Tensor | None, arrival_step_BN: Tensor, noise: Noise,
+                    aim: Waypoints | None, multiple: int, observe: Observer | None = None) -> Plans:
+        """Samples candidates with these arrivals, scores them, and chooses one of them."""
         num, rows = arrival_step_BN.shape[1], arrival_step_BN.numel()
         missing = -rows % multiple
         noise = noise.padded(missing)
@@ -302,7 +349,7 @@ class PlanSampler:
         x_RHD = self.model.sample(condition, guide=self._guide, seed=noise, options=self._options, observe=observe)
         x_RHD = x_RHD[:, 0].float()  # whatever the model computes in
         ratio_BN, value_BN = torch.zeros(arrival_step_BN.shape, device=self.device), None
-        if self.trust is not None and num > 1:
+        if self.trust is not None and (num > 1 or goal_BG is not None):
             arrival_step_R = padded(arrival_step_BN.flatten(), multiple)
             ratio_R = self.trust.ratio(x_RHD, arrival_step_R, noise, condition.context_BC)
             ratio_BN = rearrange(ratio_R[:rows], "(b n) -> b n", n=num)
@@ -323,7 +370,7 @@ class PlanSampler:
     def growing(self, obs_BO: Tensor, goal_BG: Tensor, seeds_B: Seeds) -> Iterator[list[WholePlan]]:
         """Yields plans from each observation towards its goal, which are longer by a window each time.
 
-        Each window, a plan as `sample` chooses it, begins where the one before it arrived, at a place on the way, and
+        Each window, a plan as `decide` chooses it, begins where the one before it arrived, at a place on the way, and
         the last one arrives at the goal. The guide shapes each window. Raises ValueError for a goal that is farther
         than a plan if the timesteps are not evenly spaced.
         """
@@ -336,7 +383,7 @@ class PlanSampler:
             noise = noise_B[going]
             if windows[going[0]]:
                 noise = noise.anew(len(windows[going[0]]))
-            plans = self.sample(at_BO[going], goal_BG[going], noise)
+            plans = self.decide(at_BO[going], goal_BG[going], noise)
             ratio_B = plans.ratio_BN.gather(1, plans.chosen_B[:, None])[:, 0]
             for b, x_HD, arrival, ratio in zip(going, *plans.chosen(), ratio_B.tolist(), strict=True):
                 windows[b].append(x_HD[: arrival + 1])

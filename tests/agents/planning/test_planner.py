@@ -8,6 +8,7 @@ import pytest
 import torch
 from planners import KnownModel, KnownTrust, reference, straight
 from planners import planner as made
+from torch import Tensor
 
 from gentraj.agents.memory import LastPlan
 from gentraj.agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -20,7 +21,8 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.guidance import Constrained
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Batch, SamplingOptions, TrajectorySpec
+from gentraj.randomness import Seeds, as_noise
+from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
 CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), arrival_thresholds=(), lookahead=6, replan=3)
@@ -57,6 +59,41 @@ def test_the_arrivals_that_are_tried_and_the_one_that_is_taken(first: int, chang
     plans = plans_of(agent)
     assert plans.arrival_step_BN.tolist() == [tried] and plans.chosen()[1].tolist() == [taken]
     assert plans.x_BNHD[0, int(plans.chosen_B), taken, 0] == 8
+
+
+class Proposed:
+    """An arrival network that proposes an arrival for each threshold: ten times the threshold."""
+
+    def propose(self, obs_BO: Tensor, goal_BG: Tensor, thresholds: tuple[float, ...]) -> Tensor:
+        return (10 * torch.tensor(thresholds)).round().long().expand(len(obs_BO), -1)
+
+
+class TrustsSome(KnownTrust):
+    """Trusts plans to the goal at 8 if they arrive at timestep 4 or later, and all others."""
+
+    def ratio(self, x_RHD: Tensor, arrival_step_R: Tensor, *others: Any) -> Tensor:
+        near_R = x_RHD.gather(1, arrival_step_R[:, None, None].expand(-1, 1, 4))[:, 0, 0] < 8
+        return torch.where(near_R, 1 / arrival_step_R, super().ratio(x_RHD, arrival_step_R, *others))
+
+
+@pytest.mark.parametrize(("first", "sampled"), [(2, [2]), (4, [2, 6]), (100, [2, 6])])
+def test_a_decision_is_the_choice_of_all_candidates_of_which_it_samples_few(first: int, sampled: list[int]) -> None:
+    """The earliest of both environments, and all three of the one whose earliest is not trusted, each twice."""
+    config, asked = replace(CONFIG, arrival_thresholds=(0.2, 0.4, 0.6), candidates=2), list[int]()
+
+    def noisy(condition: Condition, seeds: Seeds) -> Tensor:
+        asked.append(condition.batch)
+        noise = as_noise(seeds, condition.batch).normal(8, 4)
+        return torch.where(condition.mask_BHD, condition.values_BHD, noise)
+
+    sampler = made(KnownModel(SPEC, noisy), config, 2, trust=TrustsSome(first), inverse=inverse(),
+                   arrival=Proposed()).sampler
+    obs_BO, goal_BG = torch.zeros(2, 4), torch.tensor([[3.0, 0.0], [8.0, 0.0]])
+    decided = sampler.decide(obs_BO, goal_BG, [0, 1])
+    assert asked == sampled
+    every = sampler.sample(obs_BO, goal_BG, [0, 1])
+    for one, other in zip(decided.chosen(), every.chosen(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_target_lies_on_the_plan_between_its_timesteps() -> None:
