@@ -404,7 +404,7 @@ def _registered(env_id: str) -> dict[str, Any]:
 def _near(env_id: str, known: Sequence[str]) -> list[str]:
     """Up to three of the known ids whose names, without namespace and version, are spelt nearly as that of `env_id`."""
     names = {each: re.sub(r"^.*/|-v\d+$", "", each).lower() for each in [*known, env_id]}
-    near = difflib.get_close_matches(names[env_id], {names[each] for each in known}, cutoff=0.7)
+    near = difflib.get_close_matches(names[env_id], {names[each] for each in known}, cutoff=0.8)
     return difflib.get_close_matches(env_id, [each for each in known if names[each] in near], cutoff=0)
 
 

@@ -90,6 +90,18 @@ def test_a_training_says_what_its_evaluation_will_need(own: str, tmp_path: Path,
         assert capsys.readouterr().out.splitlines()[-1] == said
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_training_without_its_module_names_the_option_that_imports_it(
+        tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The environment of the data is unknown here, and the message is that of Python, whose argument is env=."""
+    rng, ends = np.random.default_rng(0), np.arange(40) % 5 == 4
+    arrays = rng.uniform(-1, 1, (48, 3)), rng.uniform(-1, 1, (40, 1)), np.ones(40), np.zeros(40, bool), ends
+    data = save_npz(Episodes(*arrays, np.full(8, 5), env='{"id": "Plant-v0"}'), tmp_path / "own.npz")
+    assert gentraj("train", "bc-gaussian", "--dataset", data, "--dry-run") == 0
+    line, = (line for line in capsys.readouterr().err.splitlines() if "Plant-v0" in line)
+    assert "--env-id MODULE:ID" in line and "env=" not in line
+
+
 def test_what_one_command_imports_the_next_one_does_not(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second command in the same process starts processes of its own, which know nothing of the first one's options.
     """

@@ -239,8 +239,8 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     """Checks that the data come from the environment `env_id`, by default the one that they name.
 
     Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions or
-    observations lie outside its spaces, and if the data were recorded with wrappers that it is made without. Says so
-    if the environment cannot be made here, so that nothing is compared.
+    observations lie outside its spaces, if the data were recorded with wrappers that it is made without, and if it
+    cannot be made here, so that nothing is compared.
     """
     if data.env is None:
         return
@@ -248,8 +248,8 @@ def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
         try:
             try_making(data.env)
         except Exception as error:  # a package may be missing, for example
-            say(f"{episodes.name}: the environment of these data cannot be made here, so nothing is compared with its "
-                f"spaces ({one_line(error)})")
+            warnings.warn(f"{episodes.name}: the environment of these data cannot be made here, so nothing is compared "
+                          f"with its spaces ({one_line(error)})", stacklevel=3)
             return
         if lost := lost_wrappers(data.env):
             warnings.warn(f"{episodes.name}: the data were recorded with the wrappers {', '.join(lost)}, without which "
