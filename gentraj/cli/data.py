@@ -25,11 +25,12 @@ from .options import Command, named
 Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help=(
     f"The path or the name of a dataset: {DESCRIBED}; '+' joins several."))]
 Files = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
-    f"Logs as CSV or Parquet, or {DESCRIBED}; several are joined."))]
+    f"Logs as CSV or Parquet, or other data: {DESCRIBED}; several are joined."))]
 NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help=(
     "The file to write, whose name says how: .hdf5 in D4RL's layout, or .npz in gentraj's own."))]
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
-    "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
+    "The task to record: one of pointmaze-{open,umaze,medium,large}, "
+    "mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed}, "
     "ogbench/{cube-{single,double,triple,quadruple,octuple},scene,puzzle-{3x3,4x4,4x5,4x6}} and "
     "ogbench/{pointmaze,antmaze}-{medium,large,giant,teleport}-{navigate,stitch,explore}."))]
 

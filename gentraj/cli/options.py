@@ -408,8 +408,9 @@ def _as_option(field: StructFieldSpec) -> StructFieldSpec:
 
 
 def _help_text(field: StructFieldSpec) -> str:
-    """The help text of a field, as it stands in the source."""
-    text = field.helptext
+    """The help text of a field, as its type or else the source has it."""
+    text: Any = next((mark.help for mark in _marks(field.type) if isinstance(mark, type(GROUP)) and mark.help),
+                     field.helptext)
     if callable(text):
         text = text()
     return text or ""

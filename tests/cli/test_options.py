@@ -6,11 +6,13 @@ import json
 import math
 import shutil
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from small import edit, gentraj
 
-from gentraj.cli.options import read, values_of
+from gentraj.cli import COMMANDS
+from gentraj.cli.options import options_of, read, values_of
 from gentraj.cli.using import Export
 from gentraj.config import differences, from_json
 from gentraj.diffusion.samplers import SAMPLERS, ddim
@@ -112,6 +114,14 @@ def test_a_dry_run_of_a_run_to_resume_decides_too_and_reads_data_that_were_moved
 def test_messages_call_settings_by_their_options(words: str, message: str, capsys: pytest.CaptureFixture) -> None:
     assert gentraj(*words.split()) == 2
     assert capsys.readouterr().err.startswith(f"gentraj: error: {message}")
+
+
+@pytest.mark.parametrize("command", [name for name, where in COMMANDS.items() if any(
+    option.is_required for option in options_of(resolve_name(f"gentraj.cli.{where}")).values())])
+def test_what_is_missing_is_said_with_what_it_is_for(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj(*command.split()) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert "missing: " in line and "()" not in line
 
 
 def test_the_limits_of_an_entry_may_be_infinite() -> None:
