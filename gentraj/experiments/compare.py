@@ -45,10 +45,10 @@ DECISIONS = 50  # that are timed
 WINDOWS_SHOWN = 64
 HEAD = """# Runs compared
 
-Returns are of the same {episodes} episodes for all runs, ± half the width of their 95 % bootstrap interval. Runs that
-differ only in their seed are one row or column, with the mean over them and, in brackets, their range. "{data}" is one
-half of the data measured against the other, which a perfect model would score. Decisions are for one environment, in
-one thread."""
+Returns are of the same {episodes} episodes for all runs, ± half the width of their 95 % interval (Student's); a single
+episode has none. Runs that differ only in their seed are one row or column, with the mean over them and, in brackets,
+their range. "{data}" is one half of the data measured against the other, which a perfect model would score. Decisions
+are for one environment, in one thread."""
 DATA_COLUMN = "data"
 MEASURES = {  # by the key of the number
     "start.two_sample_accuracy": "two-sample accuracy of the nearest neighbour (0.5 is best)",

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from urllib.parse import quote
 
@@ -385,6 +386,8 @@ def plus_minus(value: Estimate | None, score: Score) -> str:
     """A mean score and the farther end of its interval, or both ends where all episodes succeed, or none does."""
     if value is None:
         return number(None)
+    if value.high == inf:
+        return bracketed(value)
     if score == "success_rate" and value.mean in (0.0, 1.0):
         return f"{number(value.mean)} [{value.low:.3f}, {value.high:.3f}]"
     digits = 1 if abs(value.mean) >= 9.995 else 2

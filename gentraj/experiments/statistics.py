@@ -205,5 +205,5 @@ def number(value: float | Sequence[float] | None) -> str:
     if value is None:
         return "—"
     if isinstance(value, Sequence):
-        return f"[{', '.join(map(number, value))}]"
+        return "(no interval)" if inf in value else f"[{', '.join(map(number, value))}]"
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:z.2f}"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, mannwhitneyu, norm, trim_mean, ttest_1samp
 
 from gentraj.experiments import statistics
+from gentraj.experiments.page import bracketed, plus_minus
 from gentraj.experiments.statistics import (
     difference,
     interquartile_mean,
@@ -44,6 +45,12 @@ def test_nothing_is_said_of_how_a_single_run_or_a_single_score_may_vary() -> Non
     assert interquartile_mean([[7.0], [9.0]]) == (-np.inf, 8.0, np.inf)
     assert over_seeds([[7.0]]).estimate == (-np.inf, 7.0, np.inf)
     assert difference([{0: [7.0]}, {0: [1.0, 2.0]}], [{1: [5.0]}, {0: [1.0, 2.0]}]) == (-np.inf, 1.0, np.inf)
+
+
+def test_a_single_score_is_printed_without_an_interval() -> None:
+    alone = over_seeds([[7.0]]).estimate
+    assert plus_minus(alone, "return_mean") == bracketed(alone) == "7.00 (no interval)"
+    assert plus_minus(over_seeds([[6.0, 8.0]]).estimate, "return_mean").startswith("7.00 ± 12.7")
 
 
 @pytest.mark.parametrize(("tasks", "runs"), [(5, 8), (3, 3), (2, 2)])
