@@ -91,6 +91,7 @@ def in_options(message: str) -> str:
             return known + value.removeprefix("True")
         return f"{known} {value}".rstrip()
 
+    message = message.replace("as by env=MODULE:ID", "by --import MODULE or --env-id MODULE:ID")
     return ARGUMENT.sub(option, FACTORY.sub(r"\1", message))
 
 

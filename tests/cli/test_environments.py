@@ -99,7 +99,7 @@ def test_a_training_without_its_module_names_the_option_that_imports_it(
     data = save_npz(Episodes(*arrays, np.full(8, 5), env='{"id": "Plant-v0"}'), tmp_path / "own.npz")
     assert gentraj("train", "bc-gaussian", "--dataset", data, "--dry-run") == 0
     line, = (line for line in capsys.readouterr().err.splitlines() if "Plant-v0" in line)
-    assert "--env-id MODULE:ID" in line and "env=" not in line
+    assert "--import MODULE or --env-id MODULE:ID" in line and "env=" not in line
 
 
 def test_what_one_command_imports_the_next_one_does_not(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
