@@ -348,7 +348,7 @@ class _Player:
         goal = {"goal": with_last("goal")} if envs.has_goal else {}
         return Episodes(with_last("obs"), flat["act"], flat["reward"], flat["terminated"], flat["truncated"], lengths,
                         goal, tuple(self.settings.goal_dims), envs.obs_keys, envs.layout.spec_json,
-                        name=f"rollout in {envs.env_id}")
+                        f"rollout in {envs.env_id}", envs.layout.obs_names)
 
 
 def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) -> None:

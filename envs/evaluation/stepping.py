@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Tuple
 
-from gentraj.data.minari_io import is_part, is_vector, numbered, observed, spec_as_json
+from gentraj.data.minari_io import flat_names, is_part, is_vector, numbered, observed, spec_as_json
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN_CHARACTERS = 80  # of a faulty value in a message
@@ -104,6 +104,11 @@ class Layout:
             raise ValueError(f"{env_id}: action space {act} is not supported; only a 1-D Box is, because models and "
                              "policies act by vectors of real numbers")
         return cls(env_id, spec and spec_as_json(spec), spec and spec.max_episode_steps, tuple(parts), keys, goal, act)
+
+    @property
+    def obs_names(self) -> tuple[str, ...]:
+        """What the entries of an observation are called, by the entries of the dict that they come from."""
+        return flat_names(dict(zip(self.obs_keys, self.boxes, strict=False)))
 
     def begun(self, result: object) -> EnvStep:
         """Reads what `env.reset` returned. Raises `EnvironmentFault`."""

@@ -75,6 +75,16 @@ def flattening(name: str, parts: Mapping[str, Any]) -> str:
     return f"{name}: the observation is flattened, as by gymnasium.spaces.utils.flatten: {widths}"
 
 
+def flat_names(parts: Mapping[str, Box]) -> tuple[str, ...]:
+    """What the entries of an observation of these Boxes are called, such as "position_0", or "height" of a Box of one
+    number; nothing where there is one Box alone, where Boxes are told apart by their places, and for names that would
+    not be unique."""
+    sizes = {key: math.prod(box.shape) for key, box in parts.items()}
+    names = tuple(key if size == 1 else f"{key}_{i}" for key, size in sizes.items() for i in range(size))
+    is_named = len(parts) > 1 and "0" not in parts and len({*names}) == len(names)
+    return names if is_named else ()
+
+
 def is_vector(space: Any) -> TypeGuard[Box]:
     """Whether the space is a 1-D Box with at least one entry."""
     return type(space).__name__ == "Box" and len(space.shape) == 1 and space.shape[0] > 0
@@ -167,6 +177,7 @@ def read_minari(dataset_id: str) -> Fields:
             obs = np.concatenate([achieved, obs], 1)
     elif "observations" not in read:
         obs_keys = tuple(observed(space))
+        names["obs_names"] = flat_names(observed(space))
         say_once(flattening(dataset_id, observed(space)))
     env = metadata.get("env_spec")
     if (task := single_task(dataset_id)) and task.evaluated_elsewhere:

@@ -17,7 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, load_episodes, save_minari
-from gentraj.data.minari_io import local_ids
+from gentraj.data.minari_io import flat_names, local_ids
 from gentraj.progress import say_once
 
 ID = "gentraj/test/some-v0"
@@ -132,9 +132,14 @@ def test_other_dicts_of_boxes_are_flattened_as_gymnasium_does_and_a_line_says_so
     e = load_episodes(record([part], space))
     expected = [flatten(space, {key: value[t] for key, value in part.items()}) for t in range(4)]
     assert np.array_equal(e.obs, np.array(expected, np.float32)) and e.obs_keys == tuple(space.spaces)
+    assert e.obs_names == ("arm_0", "arm_1", "arm_2", "grid_0", "grid_1", "grid_2", "grid_3", "speed")
     assert "flattened, as by gymnasium.spaces.utils.flatten: arm (3), grid (4), speed (1)" in capsys.readouterr().err
     save_minari(e, "gentraj/test/again-v0", description="flat")
     assert load_episodes("gentraj/test/again-v0") == replace(e, name="gentraj/test/again-v0")
+
+
+def test_entries_whose_names_would_be_the_same_have_none():
+    assert flat_names({"x": box(2), "x_1": box(1)}) == flat_names({"observation": box(3)}) == ()
 
 
 def test_a_tuple_of_boxes_is_flattened_in_its_order():
@@ -144,6 +149,7 @@ def test_a_tuple_of_boxes_is_flattened_in_its_order():
     e = load_episodes(record([parts], space))
     expected = [flatten(space, tuple(part[t] for part in parts)) for t in range(4)]
     assert np.array_equal(e.obs, np.array(expected, np.float32)) and e.obs_keys == ("0", "1")
+    assert e.obs_names == ()
 
 
 def test_t_observations_for_t_actions_names_both_numbers():

@@ -205,3 +205,5 @@ def test_a_dict_without_goals_and_a_tuple_are_flattened_as_gymnasium_does_and_a_
         seen = [env.reset(seed=fold(0, i))[0], *(env.step(act)[0] for act in episode.act)]
         assert np.array_equal(episode.obs, np.array([flatten(env.observation_space, obs) for obs in seen], np.float32))
     assert played.recorded.obs_keys == keys
+    named = ("arm_0", "arm_1", "grid_0", "grid_1", "grid_2", "grid_3", "speed")
+    assert played.recorded.obs_names == (named if kind is Parts else ())
