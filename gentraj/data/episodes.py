@@ -149,8 +149,11 @@ class Episodes:
     def filter(self, keep: Callable[[Episodes], bool]) -> Episodes:
         """The episodes for which `keep` is true, such as `lambda episode: episode.returns[0] > 100`.
 
-        Raises IndexError if there are none.
+        Raises IndexError if there are none, and TypeError where `keep` is no function.
         """
+        if not callable(keep):
+            raise TypeError(f"filter was given {keep!r}; give a function of an episode, such as lambda episode: "
+                            "episode.returns[0] > 100, or take episodes by their numbers, as in episodes[:10]")
         return self[np.array([bool(keep(episode)) for episode in self])]
 
     def __iter__(self) -> Iterator[Episodes]:

@@ -114,3 +114,8 @@ def test_numbers_that_float32_makes_the_same_are_named_with_what_to_do(tmp_path,
     told = [str(each.message) for each in recwarn]
     assert len(told) == rounded and all("dataset: entry 1 of obs is from" in line for line in told)
     assert ("problems     1" in report and "entry 1 of obs is from" in report) is rounded
+
+
+def test_a_filter_that_is_no_function_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="filter was given 'a'"):
+        some([3]).filter("a")
