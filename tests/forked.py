@@ -6,18 +6,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from typing import IO
+from unittest.mock import patch
+
+from gentraj.process import IMPORTS
 
 # An optimiser imports torch._dynamo when it is made, in a second and a half.
 PRELOADED = ["torch._dynamo", "gentraj.cli.train", "gentraj.runs.kinds.folder", "gentraj.data.sources", "small"]
 
 
 def context():
-    """Of the processes. The one that they are forked from begins with the first of them, and ends with this one."""
+    """Of the processes. The one that they are forked from begins with the first of them, and ends with this one. What a
+    test asks to be imported is not imported in the processes of later tests."""
     found = get_context("forkserver")
     found.set_forkserver_preload(PRELOADED)
+    with patch.dict(os.environ):
+        os.environ.pop(IMPORTS, None)
+        forkserver.ensure_running()
     return found
 
 
