@@ -19,6 +19,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from einops import rearrange
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import KDTree
@@ -29,6 +30,7 @@ from gentraj.data.rests import scales
 SAMPLED = 20_000  # observations among which places are chosen
 WAYPOINTS = 5  # positions that are kept of a passage, its ends included
 BETWEEN = 4  # parts of the straight line between two waypoints, at whose ends obstacles are looked for
+ALONG = 16  # parts of the straight line from a position to its place, at whose ends they are, too
 REACH = 2.0  # spacings within which a position belongs to a place
 FAR_REACH = 4.0  # spacings within which a goal may belong to the nearest place of the core
 AT_ONCE = 16_384  # positions along passages that are compared with an obstacle; more do not fit into a core's cache
@@ -75,6 +77,8 @@ class PlaceGraph:
     position moves."""
     spacing: float
     """Distance within which every recorded position has a place."""
+    obstacles: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
+    """What is blocked beside the passages that are left out: for which positions (M, G) each of them is true."""
 
     @classmethod
     def of(cls, position_NG: np.ndarray, speed: float, spacing: float, places: int) -> PlaceGraph:
@@ -144,7 +148,7 @@ class PlaceGraph:
 
     def straight(self, position_G: np.ndarray, reach: float) -> np.ndarray:
         """(P,) the environment steps that the straight line between a position and each of its places takes at full
-        speed; infinite for all other places.
+        speed; infinite for all other places, and for those behind obstacles.
 
         The nearest place of the core is one of its places, too, if it lies within `reach` and none of the others
         belongs to the core: in a corner that few episodes entered, or only left, places may have no way.
@@ -155,21 +159,31 @@ class PlaceGraph:
         if not (is_near_P & self.is_core_P).any():
             nearest = np.where(self.is_core_P, distance_P, np.inf).argmin()
             is_near_P[nearest] |= distance_P[nearest] <= reach
+        is_near_P[is_near_P] = self.sees(position_G, self.place_PG[is_near_P])
         return np.where(is_near_P, distance_P / self.speed, np.inf)
+
+    def sees(self, position_G: np.ndarray, place_NG: np.ndarray) -> np.ndarray:
+        """(N,) whether the straight line from a position to each place crosses no obstacle. From inside an obstacle it
+        leads out of it."""
+        sees_N = np.ones(len(place_NG), bool)
+        if not self.obstacles:
+            return sees_N
+        along_NSG = between(np.broadcast_to(position_G, place_NG.shape), place_NG, ALONG)
+        for is_blocked in self.obstacles:
+            blocked_NS = _blocked(along_NSG, is_blocked)
+            sees_N &= ~blocked_NS.any(1) | (blocked_NS[:, 0] & ~blocked_NS[:, -1])
+        return sees_N
 
     def crossing(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(E,) whether each passage crosses what is blocked: positions (M, G) for which `is_blocked` is true. A passage
-        is straight between two waypoints, and from and to its places."""
-        corner_ECG = np.concatenate([self.place_PG[self.edge_E2[:, :1]], self.passage_EWG,
-                                     self.place_PG[self.edge_E2[:, 1:]]], 1)
-        share_S = np.arange(BETWEEN) / BETWEEN
-        step_ECG = np.diff(corner_ECG, axis=1)
-        along_ECSG = corner_ECG[:, :-1, None] + share_S[:, None] * step_ECG[:, :, None]
-        along_MG = along_ECSG.reshape(-1, along_ECSG.shape[-1])
-        blocked_M = np.zeros(len(along_MG), bool)
-        for first in range(0, len(along_MG), AT_ONCE):
-            blocked_M[first : first + AT_ONCE] = is_blocked(along_MG[first : first + AT_ONCE])
-        return blocked_M.reshape(along_ECSG.shape[:3]).any((1, 2))
+        is straight between two waypoints, and from and to its places. The straight line between its places counts, too,
+        as agents head for the second from the first."""
+        from_E1G, to_E1G = self.place_PG[self.edge_E2[:, :1]], self.place_PG[self.edge_E2[:, 1:]]
+        corner_ECG = np.concatenate([from_E1G, self.passage_EWG, to_E1G], 1)
+        along_ECSG = between(corner_ECG[:, :-1], corner_ECG[:, 1:], BETWEEN)
+        straight_E1SG = between(from_E1G, to_E1G, ALONG)
+        along_EMG = np.concatenate([rearrange(each, "E C S G -> E (C S) G") for each in (along_ECSG, straight_E1SG)], 1)
+        return np.asarray(_blocked(along_EMG, is_blocked).any(1))
 
     def without(self, closed_E: np.ndarray) -> PlaceGraph:
         """The graph without these passages."""
@@ -212,8 +226,10 @@ class Roadmap(ABC):
         return np.maximum(straight_P, 1e-3).astype(np.float64)
 
     def avoiding(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Self:
-        """The roadmap without the passages that cross what is blocked, as `crossing` says."""
-        return self.without(self.graph.crossing(is_blocked))
+        """The roadmap without the passages that cross what is blocked, as `crossing` says; positions have no places
+        behind it."""
+        closed = self.without(self.graph.crossing(is_blocked))
+        return replace(closed, graph=replace(closed.graph, obstacles=(*closed.graph.obstacles, is_blocked)))
 
     def without(self, closed_E: np.ndarray) -> Self:
         """The roadmap without these passages."""
@@ -235,6 +251,20 @@ class Roadmap(ABC):
         arrays = {"place": graph.place_PG, "edge": graph.edge_E2, "steps": graph.steps_E, "passage": graph.passage_EWG,
                   "speed": np.float64(graph.speed), "spacing": np.float64(graph.spacing)}
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
+
+
+def between(from_NG: np.ndarray, to_NG: np.ndarray, parts: int) -> np.ndarray:
+    """(..., S, G) the positions along the straight lines between positions (..., G), at the ends of so many parts."""
+    return from_NG[..., None, :] + np.linspace(0, 1, parts + 1)[:, None] * (to_NG - from_NG)[..., None, :]
+
+
+def _blocked(along_NSG: np.ndarray, is_blocked: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """(N, S) for which of the positions `is_blocked` is true."""
+    along_MG = along_NSG.reshape(-1, along_NSG.shape[-1])
+    blocked_M = np.zeros(len(along_MG), bool)
+    for first in range(0, len(along_MG), AT_ONCE):
+        blocked_M[first : first + AT_ONCE] = is_blocked(along_MG[first : first + AT_ONCE])
+    return blocked_M.reshape(along_NSG.shape[:2])
 
 
 def spread(position_NG: np.ndarray, spacing: float, places: int) -> tuple[list[int], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -55,12 +56,13 @@ class Walks(Roadmap):
         return replace(self, graph=self.graph.without(closed_E), jumps=self.jumps.without(closed_E))
 
     def avoiding(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Walks:
-        closed = self.without(self.graph.crossing(is_blocked))
+        closed = super().avoiding(is_blocked)
         return replace(closed, jumps=closed.jumps.avoiding(is_blocked))
 
     def along(self, way: Way, position_G: np.ndarray, place: int, left: float, steps: float) -> Route:
         """The way to the first place that lies `steps` environment steps along it, or to the goal if it is nearer.
-        A route that ends in a jump counts the steps after it as its last ones."""
+        A route that ends in a jump counts the steps after it as its last ones. It ends earlier, at the last place up to
+        which the straight line from the position crosses no obstacle, unless all of the way is asked for."""
         places, steps_N = [np.asarray(position_G), self.graph.place_PG[place]], [0.0, left - way.steps_P[place]]
         while steps_N[-1] < steps and way.next_P[place] != place:
             place = way.next_P[place]
@@ -69,7 +71,11 @@ class Walks(Roadmap):
         if steps_N[-1] < steps:
             places.append(way.end_PG[place])
             steps_N.append(left)
-        return Route(np.array(places), np.array(steps_N), left)
+        place_NG = np.array(places)
+        if steps < math.inf:
+            in_sight = int(np.logical_and.accumulate(self.graph.sees(position_G, place_NG[2:])).sum())
+            place_NG, steps_N = place_NG[: 2 + in_sight], steps_N[: 2 + in_sight]
+        return Route(place_NG, np.array(steps_N), left)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that it consists of, to be saved; without jumps its graph alone."""
