@@ -30,7 +30,7 @@ class Studio(Command):
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
-    """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners, policies and world models."""
+    """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners and policies."""
     port: int = 8080
     """The port of this machine that the browser connects to; the next free one if it is taken."""
     accelerate: BackendName = "eager"

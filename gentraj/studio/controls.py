@@ -15,10 +15,9 @@ from .loading import alike
 from .planning import Answer, ranges
 from .scene import MazeScene, Scene, scene_of
 from .session import Session, play
-from .world_view import WorldView
 
 if TYPE_CHECKING:
-    from viser import ClientHandle, GuiFolderHandle, GuiSliderHandle, SceneClickEvent
+    from viser import ClientHandle, GuiSliderHandle, SceneClickEvent
 
 TEXTS_EVERY = 0.2  # seconds
 SLIDERS = {
@@ -42,12 +41,8 @@ class Controls:
         self.client = client
         self.gui = client.gui
         self.api = client.scene
-        self.scene: Scene | None = None
-        self.planning: GuiFolderHandle | None = None
-        self.world_view: WorldView | None = None
-        """What a world model shows in the place of plans."""
         self._build()
-        self._rebuild()
+        self._build_for_run()
         session.on_change = self.draw
         session.ask()
 
@@ -59,17 +54,13 @@ class Controls:
         if session.drive is not None:
             step = session.drive.steps
             answer = session.drive.plan_at(step) or answer
-        if self.scene is not None:
-            self.scene.draw(answer, step, frame)
+        self.scene.draw(answer, step, frame)
         session.worker.do("texts", self._tell, TEXTS_EVERY)
 
     @property
     def camera(self) -> tuple[Place, Place]:
         """Where a browser begins to look from, and at what."""
-        if self.scene is not None:
-            return self.scene.camera
-        assert self.world_view is not None  # noqa: S101  what is shown in the place of a scene
-        return self.world_view.pair.camera
+        return self.scene.camera
 
     # -- the panel
 
@@ -92,7 +83,7 @@ class Controls:
             self.radius = gui.add_slider("Radius", 0.1, 1.0, 0.05, 0.3, hint="In widths of a cell of the maze")
             gui.add_button("Remove all").on_click(lambda _: do("block", session.block))
             self.clicks.on_update(lambda _: self._listen())
-        with gui.add_folder("Closed loop", order=3) as self.closed_loop:
+        with gui.add_folder("Closed loop", order=3):
             self.play = gui.add_button("Play")
             self.play.on_click(lambda _: do("toggle", self._toggle))
             self.step = gui.add_button("Step")
@@ -100,32 +91,18 @@ class Controls:
             self.reset = gui.add_button("Reset")
             self.reset.on_click(lambda _: do("reset", session.reset))
             self.loop = gui.add_markdown("")
-        with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
+        with gui.add_folder("Export", order=7, expand_by_default=False):
             for name, download in downloads(session, self.client).items():
                 gui.add_button(name).on_click(lambda _, download=download: do("send", lambda: self._send(download)))
 
-    def _rebuild(self) -> None:
+    def _build_for_run(self) -> None:
         """Makes the controls and the scene that depend on the chosen run."""
         session = self.session
         loaded = session.loaded
-        predicts = loaded.kind == "world model"
-        if self.planning is not None:
-            self.planning.remove()
         with self.gui.add_folder("Planning", order=4) as self.planning:
             self.sliders = {name: self._slider(name, *limits) for name, limits in ranges(loaded).items()}
-        if self.scene is not None:
-            self.scene.close()
-            self.scene = None
-        if self.world_view is not None:
-            self.world_view.close()
-            self.world_view = None
-        if predicts:
-            self.world_view = WorldView(self.gui, self.api, session)
-        else:
-            self.scene = scene_of(self.api, session)
+        self.scene: Scene = scene_of(self.api, session)
         self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
-        for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
-            folder.visible = not predicts
 
     def _slider(self, name: str, low: float, high: float) -> GuiSliderHandle[float]:
         """A slider for a setting of the chosen run."""
@@ -141,10 +118,7 @@ class Controls:
     def _tell(self) -> None:
         """Writes the texts."""
         session = self.session
-        legend: Sequence[str] = ()
-        if self.scene is not None:
-            legend = self.scene.legend
-        self.status.content = status(session, legend)
+        self.status.content = status(session, self.scene.legend)
         self.loop.content = "The agent is at the start."
         if session.drive is not None:
             self.loop.content = str(session.drive)
@@ -157,7 +131,7 @@ class Controls:
         steps = 1
         if answer is not None and answer.frames:
             steps = len(answer.frames)
-        self.denoising.visible = steps > 1 and self.world_view is None
+        self.denoising.visible = steps > 1
         finished = self.frame.value >= self.frame.max
         if self.frame.max != steps:
             self.frame.max = steps
@@ -178,7 +152,9 @@ class Controls:
             return
         session.reset()
         session.choose(loaded)
-        self._rebuild()
+        self.planning.remove()
+        self.scene.close()
+        self._build_for_run()
         if not alike(before, loaded):
             self.client.camera.position, self.client.camera.look_at = self.camera
         self.draw()

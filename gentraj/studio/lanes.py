@@ -13,8 +13,7 @@ import numpy as np
 from ..plots.signals import choose_entries, executed, left_out
 from ..plots.style import BLUE, GREEN, GREY
 from ..runs.show.floor import entry_names
-from .drawing import DRAG, EDGE, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb, trust_colours
-from .driving import SideBySide
+from .drawing import DRAG, GOAL, THICK, THIN, Lines, Place, light, on_floor, plan_colours, rgb
 from .loading import Loaded
 from .planning import Answer
 from .session import Session
@@ -224,27 +223,3 @@ class SignalScene:
     def _asks(self, change: Callable[[dict[int, float]], None], index: int) -> Callable[[float], None]:
         """A function that has the session change one entry to a value."""
         return lambda value: self.session.worker.do(f"move {index}", lambda: change({index: value}))
-
-
-class SignalPair:
-    """Two sequences of observations over time: the simulator's, and the predicted one coloured by uncertainty."""
-
-    legend = ("Grey is what the simulator does, the other line is predicted: blue where the model is trusted, orange "
-              "where not.")
-
-    def __init__(self, api: SceneApi, root: str, world: Loaded):
-        self.lanes = Lanes(api, root, world)
-        self.camera = self.lanes.camera
-        self.close = self.lanes.close
-
-    def draw(self, beside: SideBySide, step: int) -> None:
-        """Draws both after `step` steps."""
-        self.lanes.show(0, len(beside.act_TA))
-        for name in ("real", "predicted"):
-            self.lanes.hide(name)
-        if step:
-            step_T = np.arange(step + 1)
-            x_1TD = executed(beside.obs_SO[: step + 1], beside.act_TA[:step])
-            self.lanes.draw("real", step_T, x_1TD, np.array(rgb(GREY)), EDGE)
-            colours_T3 = trust_colours(beside.uncertainty_T / beside.limit)[:step]
-            self.lanes.draw("predicted", step_T, beside.predicted_SO[None, : step + 1], colours_T3[None], THICK)

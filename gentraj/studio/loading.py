@@ -25,6 +25,7 @@ from ..files import short_names
 from ..runs.kinds.loading import load
 from ..runs.kinds.planner_run import PlannerRun
 from ..runs.kinds.run import Run, of_kind
+from ..runs.kinds.world_run import WorldModelRun
 
 MARGIN = 0.05  # how far plans keep off the walls where there are obstacles, in cells
 REACHED = 0.45  # the distance from the goal of a PointMaze that counts as success
@@ -47,7 +48,7 @@ class Loaded:
 
     @property
     def kind(self) -> str:
-        """What the run is: "planner", "policy" or "world model"."""
+        """What the run is: "planner" or "policy"."""
         return self.run.NAME
 
     @property
@@ -110,7 +111,7 @@ def load_runs(folders: Sequence[Path | str], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, named by their folders, whose networks run in `backend`.
 
-    Raises `NothingSaved` for a folder without a run, and ValueError for one whose environment is not known.
+    Raises `NothingSaved` for a folder without a run, and ValueError for one that `ready` refuses.
     """
     runs = [load(folder, device=device) for folder in folders]
     names = short_names([run.folder for run in runs])
@@ -120,10 +121,13 @@ def load_runs(folders: Sequence[Path | str], backend: BackendName = "eager",
 def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
     """Makes a run ready for a studio; the networks of a planner run in `backend`.
 
-    Raises ValueError for a run whose environment is not known.
+    Raises ValueError for a world model, and for a run whose environment is not known.
     """
     from mujoco import MjModel  # pyright: ignore[reportAttributeAccessIssue]
 
+    if isinstance(run, WorldModelRun):
+        raise ValueError(f"{run.description}; the studio shows planners and policies, so see what a world model "
+                         f"predicts with gentraj judge {run.folder} and gentraj report {run.folder}")
     if run.data.env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from, so the studio cannot "
                          "show it; train it with env=ID")
@@ -146,8 +150,3 @@ def alike(first: Loaded, second: Loaded) -> bool:
     if first.maze is None or second.maze is None:
         return first.factory.env_id == second.factory.env_id
     return first.maze.map == second.maze.map and first.maze.scaling == second.maze.scaling
-
-
-def agents_like(loaded: Loaded, runs: Sequence[Loaded]) -> list[Loaded]:
-    """The other runs that plan or act in the environment of one."""
-    return [each for each in runs if each is not loaded and each.kind != "world model" and alike(each, loaded)]

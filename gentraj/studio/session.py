@@ -216,7 +216,7 @@ class Session:
             if loaded.kind == "planner":
                 growing = answers(loaded, question)
                 answer, self.growing = next(growing), growing
-            elif loaded.kind == "policy":
+            else:
                 if loaded not in self.ahead:
                     self.ahead[loaded] = Drive(loaded, question)
                 answer = ahead(loaded, question, self.ahead[loaded])

@@ -15,12 +15,10 @@ pytest.importorskip("mjviser")
 from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.kinds.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
-from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.local_server import LocalServer
 from gentraj.studio.session import Session
 from gentraj.training import TrainingConfig
-from gentraj.worlds.model import WorldModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +48,15 @@ def client(server: LocalServer) -> Any:
 
 @pytest.fixture(scope="session")
 def bodies(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
-    """In Hopper, a planner that values 3 plans, a world model and a policy."""
+    """In Hopper, a planner that values 3 plans, and a policy."""
     folder = tmp_path_factory.mktemp("bodies")
     brief = TrainingConfig(4, warmup=1, threads=1)
     model = replace(SHORT_PLANS, network=ResidualMLPConfig(8, 1, frequencies=0))
     planner = replace(VETERAN_PLUS, dataset=str(hopper_file), model=model, batch_size=8, training=brief,
                       planner=replace(VETERAN_PLUS.planner, candidates=3))
     runs.train(planner, folder=folder / "planner")
-    world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
-    runs.train(WorldModelRunConfig(str(hopper_file), world=world, training=brief), folder=folder / "world")
     runs.train(replace(PRESETS["bc-gaussian"], dataset=str(hopper_file), training=brief), folder=folder / "policy")
-    return load_runs([folder / "planner", folder / "world", folder / "policy"])
+    return load_runs([folder / "planner", folder / "policy"])
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_a_closed_loop_moves_the_body_and_its_plans_along(server: LocalServer, s
 @pytest.mark.filterwarnings("ignore::gentraj.ranges.FarFromData")  # after four steps of training
 def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: LocalServer,
                                                                          session: Session) -> None:
-    session.choose(session.runs[2])
+    session.choose(session.runs[1])
     scene = BodyScene(server.scene, session)
     answer = session.plan()
     steps = answer.x_NHD.shape[1] - 1

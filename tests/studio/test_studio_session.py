@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from small import DATASET, changed, gentraj
 
+from gentraj import runs
 from gentraj.envs.tasks.maze import Disc
+from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.studio.export import plan_npz, video
-from gentraj.studio.loading import Loaded, agents_like, alike, load_runs, ready
+from gentraj.studio.loading import Loaded, alike, load_runs, ready
 from gentraj.studio.planning import answers
 from gentraj.studio.session import Session, Worker
+from gentraj.training import TrainingConfig
+from gentraj.worlds.model import WorldModelConfig
 
 INSIDE = np.array([0.3, 0.05])  # in the wall of UMaze
 CORNER = np.array([1.0, 1.0])
@@ -153,15 +157,26 @@ def test_what_cannot_be_planned_is_told_in_one_line(session: Session, monkeypatc
 
 
 def test_a_run_that_observes_something_else_is_not_alike(bodies: list[Loaded], session: Session) -> None:
-    planner, world, policy = bodies
+    planner, policy = bodies
     other = replace(planner, run=changed(planner.run, data=replace(planner.run.data, obs_dim=105)))
-    assert alike(planner, world) and not alike(other, world)
-    assert agents_like(planner, [*bodies, other, *session.runs]) == [policy]
+    assert alike(planner, policy) and not alike(other, policy)
 
 
 def test_the_command_refuses_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("studio", tmp_path) == 2
     assert "no run there" in capsys.readouterr().err
+
+
+def test_the_command_says_where_a_world_model_is_seen(hopper_file: Path, tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture) -> None:
+    world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
+    config = WorldModelRunConfig(str(hopper_file), world=world, training=TrainingConfig(4, warmup=1, threads=1))
+    runs.train(config, folder=tmp_path / "world")
+    capsys.readouterr()
+    assert gentraj("studio", tmp_path / "world") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    for words in ("is a world model", "shows planners and policies", f"gentraj judge {tmp_path / 'world'}"):
+        assert words in line
 
 
 def test_without_runs_it_shows_those_that_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

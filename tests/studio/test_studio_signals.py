@@ -1,4 +1,4 @@
-"""Where nothing is MuJoCo's, the studio draws what was observed, done, planned and predicted over time."""
+"""Where nothing is MuJoCo's, the studio draws what was observed, done and planned over time."""
 
 from __future__ import annotations
 
@@ -16,23 +16,20 @@ from gentraj import runs
 from gentraj.data import Episodes, save_npz
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.kinds.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
-from gentraj.runs.kinds.world_run import WorldModelRunConfig
 from gentraj.studio.controls import Controls
-from gentraj.studio.driving import compare_with_simulator
 from gentraj.studio.export import video
-from gentraj.studio.lanes import WIDTH, Lanes, SignalPair, SignalScene
+from gentraj.studio.lanes import WIDTH, Lanes, SignalScene
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.server import Studio
 from gentraj.studio.session import Session
 from gentraj.training import TrainingConfig
-from gentraj.worlds.model import WorldModelConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::gentraj.ranges.FarFromData")  # after four steps of training
 
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
-    """A planner, a policy and a world model in Pendulum."""
+    """A planner and a policy in Pendulum."""
     folder = tmp_path_factory.mktemp("plant")
     env = gymnasium.make("Pendulum-v1")
     env.action_space.seed(0)
@@ -53,9 +50,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
     runs.train(replace(VETERAN_PLUS, dataset=data, model=model, batch_size=8, training=brief,
                        planner=replace(VETERAN_PLUS.planner, candidates=3)), folder=folder / "planner")
     runs.train(replace(PRESETS["bc-gaussian"], dataset=data, training=brief), folder=folder / "policy")
-    world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
-    runs.train(WorldModelRunConfig(data, world=world, training=brief), folder=folder / "world")
-    return load_runs([folder / name for name in ("planner", "policy", "world")])
+    return load_runs([folder / name for name in ("planner", "policy")])
 
 
 @pytest.fixture
@@ -130,14 +125,3 @@ def test_a_ball_that_is_dragged_up_changes_what_the_plans_start_from(plant: list
         until(lambda: session.obs[2] == pytest.approx(middle, abs=1e-4))
         assert session.plan().question.obs == (*before[:2], session.obs[2])
     studio.stop()
-
-
-def test_a_world_model_is_drawn_beside_the_simulator_over_time(client: Any, plant: list[Loaded]) -> None:
-    world = plant[2]
-    beside = compare_with_simulator(world, plant[1], 10)
-    pair = SignalPair(client.scene, "/prediction", world)
-    pair.draw(beside, 4)
-    for name, obs_SO in (("real", beside.obs_SO), ("predicted", beside.predicted_SO)):
-        steps, values = drawn(pair.lanes, name, 0)
-        assert steps.max() == pytest.approx(4, abs=1e-4)
-        np.testing.assert_allclose(values[:, 1], obs_SO[1:5, 0], atol=1e-3)
