@@ -71,7 +71,7 @@ COMMANDS = {
 
 SAME = ("arrival", "by", "context", "cut_gaps", "dataset", "goal", "held_out", "history", "horizon", "joint",
         "method", "network", "num", "out", "overwrite", "past_actions", "resume", "rounds", "start", "step", "stride",
-        "terminated", "trials", "video")
+        "terminated", "video")
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in SAME} | {
     "env": "--env-id", "folders": "--data", "max_episode_steps": "--env-kwargs max_episode_steps=", "path": "--out",
     "training.eval_every": "--eval-every", "training.steps": "--steps"}

@@ -21,7 +21,7 @@ from ..experiments import compare
 from ..experiments.cards import Card, CardResult, Score, read_card, read_results
 from ..experiments.page import score_table, score_tables, write_page
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
-from ..experiments.sweep import Choice, Range, Space, Values, base_card, sweep, trials_of, varied_card
+from ..experiments.sweep import Values, base_card, sweep, trials_of, varied_card
 from ..files import check_folder, check_output
 from ..progress import print_saved, say
 from .options import GROUP, Command, Device, JobsOptions, pool_of
@@ -63,10 +63,6 @@ class Compare(Command):
         print_saved(compare.write_page(found, self.out))
 
 
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
-
-
 @settings
 class Sweep(Command):
     """Train and score a preset with many combinations of settings, and write a table of them, best first.
@@ -75,7 +71,6 @@ class Sweep(Command):
     how the agent acts share a training and a job.
 
     Examples: gentraj sweep iql --dataset hopper.npz --over policy.beta=1,3,10 policy.expectile=0.7,0.9
-              gentraj sweep iql --dataset hopper.npz --over policy.beta=0.5..20:log --trials 40
               gentraj sweep pointmaze-umaze --over network=temporalunet,dit --seeds 0 1 2 --ray
               gentraj sweep pointmaze-umaze --over family=diffusion,gan --minutes 6 --run-dir runs/families
               gentraj sweep pointmaze-umaze --over network=dit planner.replan=8,16 --one-at-a-time
@@ -84,13 +79,9 @@ class Sweep(Command):
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """The preset to start from; `gentraj train --help` lists the presets."""
     over: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUES...")]
-    """Settings, each with the values to try: several values, as in policy.beta=1,3,10, a range, as in
-    policy.beta=0.5..20, of whole numbers if both ends are, or a range that is uniform in its logarithm, as in
-    policy.beta=0.5..20:log. The settings are the keys that `gentraj train PRESET --print-config` prints; `family` and
-    `network` are the options --model and --network of `gentraj train` and bring their own default settings."""
-    trials: PositiveInt | None = None
-    """Draw this number of settings at random, instead of trying all combinations. A larger number adds to those of a
-    smaller one."""
+    """Settings, each with the values to try, as in policy.beta=1,3,10. The settings are the keys that `gentraj train
+    PRESET --print-config` prints; `family` and `network` are the options --model and --network of `gentraj train` and
+    bring their own default settings."""
     one_at_a_time: bool = False
     """Try the preset and, instead of all combinations, each value alone; the page also has how far each is above the
     preset, paired by seed and episode."""
@@ -118,9 +109,6 @@ class Sweep(Command):
     device: Device = None
 
     def __post_init__(self) -> None:
-        if self.one_at_a_time and self.trials is not None:
-            raise ValueError("--one-at-a-time tries each value alone, and --trials draws all settings at random; leave "
-                             "one of them out")
         if self.steps is not None and self.minutes is not None:
             raise ValueError("--steps and --minutes both say how long to train; give one of them")
         if self.minutes is not None and any(text.startswith("training.steps=") for text in self.over):
@@ -141,13 +129,13 @@ def sweep_plan(args: Sweep) -> tuple[Card, list[Values]]:
     """The card of the preset, and what is tried. Raises ValueError for unknown keys and values, before any work."""
     base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
                      protocol=args.protocol, score=args.score)
-    return base, trials_of(space_of(base, args.over), args.trials,
-                           args.one_at_a_time)
+    return base, trials_of(space_of(base, args.over), args.one_at_a_time)
 
 
-def space_of(base: Card, texts: Sequence[str]) -> Space:
-    """What is tried of each key. Raises ValueError for unknown keys, and for values that the setting cannot have."""
-    space: dict[str, Choice | Range] = {}
+def space_of(base: Card, texts: Sequence[str]) -> dict[str, list[object]]:
+    """The values that are tried of each key. Raises ValueError for unknown keys, and for values that the setting cannot
+    have."""
+    space: dict[str, list[object]] = {}
     for text in texts:
         setting = re.fullmatch("([^=]+)=(.+)", text)
         if setting is None:
@@ -155,13 +143,9 @@ def space_of(base: Card, texts: Sequence[str]) -> Space:
         key, given = setting.groups()
         if key in space:
             raise ValueError(f"--over gives {key} twice; give each setting once")
-        bounds = RANGE.fullmatch(given)
-        if bounds:
-            kind = int if re.fullmatch(r"[+-]?\d+[+-]?\d+", bounds[1] + bounds[2]) else float
-            space[key] = Range(kind(bounds[1]), kind(bounds[2]), bool(bounds[3]), kind is int)
-        else:  # commas within brackets do not separate values
-            space[key] = Choice(tuple(map(from_word, re.split(r",(?![^\[{]*[\]}])", given))))
-        for value in space[key].ends:
+        # Commas within brackets do not separate values.
+        space[key] = [from_word(word) for word in re.split(r",(?![^\[{]*[\]}])", given)]
+        for value in space[key]:
             varied_card(base, {key: value})
     if not space:
         raise ValueError("--over names no setting; give KEY=V1,V2, such as policy.beta=1,3")

@@ -1,26 +1,23 @@
 """`gentraj sweep`: a preset with many settings, as cards that `reproduce` trains and scores, on a page with the best
-first: all combinations of a grid, one setting at a time, or random settings."""
+first: all combinations of their values, or one setting at a time."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 from ..config import check_known, read_json, to_json, to_word, write_json
 from ..device import pick_device
 from ..families import FAMILIES
 from ..networks import NETWORKS
 from ..progress import say
-from ..randomness import fold, for_choosing
+from ..randomness import for_choosing
 from ..runs.kinds.folder import acts_only
 from ..runs.kinds.presets import PRESETS, data_settings, with_components
 from ..runs.kinds.run import RunConfig
@@ -34,7 +31,6 @@ from .reproduce import Cards, reproduce
 
 BASE = "the preset"
 COMPONENTS = {"family": FAMILIES, "network": NETWORKS}
-RANDOM_TRIALS_SEED = 0
 PACE_STEPS = 60  # of the training whose pace says how many steps fit into so many minutes
 PACE_BLOCK = 10  # steps that are timed together
 HEAD = """# {preset} on {dataset}, {settings} settings
@@ -48,71 +44,11 @@ Values = dict[str, object]  # a value for each key that is varied
 # -- what is tried
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of several values."""
-
-    values: tuple[object, ...]
-
-    @property
-    def ends(self) -> tuple[object, ...]:
-        """The values that must be possible for all of them to be."""
-        return self.values
-
-    def draw(self, rng: np.random.Generator) -> object:
-        return self.values[rng.integers(len(self.values))]
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number from `low` to `high`, uniform or, with `log`, uniform in its logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    def __post_init__(self) -> None:
-        if not (0 if self.log else -math.inf) < self.low < self.high < math.inf:
-            raise ValueError(f"{self.low:g}..{self.high:g} is no range; two finite numbers are expected, the smaller "
-                             "one first, and with :log both above 0")
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The values that must be possible for all of them to be."""
-        return self.low, self.high
-
-    def draw(self, rng: np.random.Generator) -> float:
-        """A number as it is tried: whole, or with four digits."""
-        if self.log:
-            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-        else:
-            margin = 0.5 * self.whole
-            drawn = rng.uniform(self.low - margin, self.high + margin)
-        tried = round(drawn) if self.whole else float(f"{drawn:.4g}")
-        return min(max(tried, self.low), self.high)
-
-
-Space = Mapping[str, Choice | Range]
-
-
-def trials_of(space: Space, trials: int | None = None, one_at_a_time: bool = False) -> list[Values]:
-    """What is tried: `trials` random settings, of which the first are the same for any number; or else all combinations
-    of the values; or else nothing, and each value alone.
-
-    Raises ValueError for a range where nothing is drawn.
-    """
-    if trials is not None:
-        rngs = [np.random.default_rng(fold(RANDOM_TRIALS_SEED, i)) for i in range(trials)]
-        return [{key: each.draw(rng) for key, each in space.items()} for rng in rngs]
-    choices = {key: each.values for key, each in space.items() if isinstance(each, Choice)}
-    ranges = [key for key in space if key not in choices]
-    if ranges:
-        raise ValueError(f"{ranges[0]} has a range, which a grid cannot cover; give its values, or trials=N to draw "
-                         "from it")
+def trials_of(space: Mapping[str, Sequence[object]], one_at_a_time: bool = False) -> list[Values]:
+    """What is tried of the values of each key: all combinations; or else nothing, and each value alone."""
     if one_at_a_time:
-        return [{}, *({key: value} for key, values in choices.items() for value in values)]
-    return [dict(zip(choices, each, strict=True)) for each in itertools.product(*choices.values())]
+        return [{}, *({key: value} for key, values in space.items() for value in values)]
+    return [dict(zip(space, each, strict=True)) for each in itertools.product(*space.values())]
 
 
 # -- the cards of what is tried
