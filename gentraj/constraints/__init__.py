@@ -2,12 +2,12 @@
 
 from .constraints import FULL_BUDGETS, QUICK_BUDGETS, Certificate, Constraints, SolverBudget
 from .keepout import Blocks, Circle
-from .kinds import TOLERANCE, Acceleration, Box, Constraint, Equal, Projection, Speed
+from .kinds import TOLERANCE, Acceleration, Box, Constraint, Projection, Speed
 
 CONSTRAINTS: dict[str, type[Constraint]] = {
-    "box": Box, "circle": Circle, "blocks": Blocks, "speed": Speed, "acceleration": Acceleration, "equal": Equal,
+    "box": Box, "circle": Circle, "blocks": Blocks, "speed": Speed, "acceleration": Acceleration,
     "projection": Projection}
 """The kinds of constraints by their names."""
 
 __all__ = ["CONSTRAINTS", "FULL_BUDGETS", "QUICK_BUDGETS", "TOLERANCE", "Acceleration", "Blocks", "Box", "Certificate",
-           "Circle", "Constraint", "Constraints", "Equal", "Projection", "SolverBudget", "Speed"]
+           "Circle", "Constraint", "Constraints", "Projection", "SolverBudget", "Speed"]

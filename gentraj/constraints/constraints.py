@@ -167,8 +167,7 @@ class Constraints:
     """Constraints on the trajectories of `spec`, in environment units.
 
     Constraints in a list are named by their class ("Box", the next one "Box 2"), those in a dict by their key. Raises
-    ValueError, naming the constraint, for entries or timesteps that `spec` does not have, and for equalities that
-    violate another constraint.
+    ValueError, naming the constraint, for entries or timesteps that `spec` does not have.
     """
 
     def __init__(self, spec: TrajectorySpec, constraints: Sequence[Constraint] | Mapping[str, Constraint]):
@@ -183,7 +182,6 @@ class Constraints:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         self.used = sorted({i for dims in self.dims.values() for i in dims})
-        self.known(Condition.empty(spec))
 
     def certificate(self, x: Tensor) -> Certificate:
         """The violations of trajectories (..., H, D) in environment units, such as the (B, N, H, D) of `sample`.
@@ -198,22 +196,15 @@ class Constraints:
         none = torch.zeros(shape, dtype=torch.float64, device=x.device)
         return Certificate(torch.stack([*by_name.values(), none]).amax(0), by_name)
 
-    def known(self, condition: Condition, refuse: bool = True) -> tuple[Tensor, Tensor]:
-        """The values and the mask (R, H, D) of the entries that a condition or an equality fixes.
-
-        Raises ValueError for a condition on trajectories of another spec and, naming the constraint, where the known
-        entries alone rule out that any trajectory satisfies it; the latter not with `refuse=False`.
-        """
+    def check(self, condition: Condition, refuse: bool = True) -> None:
+        """Raises ValueError for a condition on trajectories of another spec and, naming the constraint, where the known
+        entries alone rule out that any trajectory satisfies it; the latter not with `refuse=False`."""
         condition.check(self.spec, "these constraints are on trajectories of")
-        values, mask = condition.values_BHD, condition.mask_BHD
-        for name, constraint in self.constraints.items():
-            if refuse:
-                self._refuse(name, values, mask)
-            values, mask = constraint.fix(values, mask)
-        if refuse:  # what one constraint fixes may violate another one
-            for name in self.constraints:
-                self._refuse(name, values, mask)
-        return values, mask
+        if refuse:
+            for name, constraint in self.constraints.items():
+                problem = constraint.conflict(condition.values_BHD, condition.mask_BHD, self.spec)
+                if problem:
+                    raise ValueError(f"{name} cannot be satisfied: {problem}; change what is known or the constraint")
 
     def project(self, x_RHD: Tensor, condition: Condition | None = None,
                 budgets: Sequence[SolverBudget] = FULL_BUDGETS, *, refuse: bool = True) -> Tensor:
@@ -223,7 +214,7 @@ class Constraints:
         convex constraints the result is the nearest feasible trajectory. A keep-out region is left on a side that is
         chosen by distance and by what bounded speeds can reach, again in each round of the `budgets`. Where no feasible
         trajectory is found, the last attempt is returned, or the first one that is infeasible at known timesteps
-        alone; `certificate` tells which ones these are. Raises ValueError as `known` does, and for trajectories of
+        alone; `certificate` tells which ones these are. Raises ValueError as `check` does, and for trajectories of
         another shape. The condition is one for all trajectories, or has one for each.
         """
         condition = condition or Condition.empty(self.spec)
@@ -231,9 +222,10 @@ class Constraints:
         if not fits or condition.batch not in (1, len(x_RHD)):
             raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} and {condition.batch} conditions were given; "
                              f"(R, {self.spec.horizon}, {self.spec.dim}) and 1 or R conditions are expected")
-        values, known = self.known(condition.to(x_RHD.device), refuse)
-        result = torch.where(known, values.to(x_RHD.dtype), x_RHD)
-        fixed = known.expand_as(result)
+        condition = condition.to(x_RHD.device)
+        self.check(condition, refuse)
+        result = torch.where(condition.mask_BHD, condition.values_BHD.to(x_RHD.dtype), x_RHD)
+        fixed = condition.mask_BHD.expand_as(result)
         todo = self._improvable(result, fixed).nonzero()[:, 0]
         target, known = result[..., self.used].double(), fixed[..., self.used]
         start = target.clone()
@@ -266,11 +258,6 @@ class Constraints:
             terms.append(Term(constraint, self.spec, columns, region, SOLVER_PRECISION * 2**order * size,
                               budget.stiffness**order))
         return nearest_in_all(y, known, terms, SOLVER_PRECISION / 4 * size[:, 0, 0], budget.iterations)
-
-    def _refuse(self, name: str, values: Tensor, mask: Tensor) -> None:
-        problem = self.constraints[name].conflict(values, mask, self.spec)
-        if problem:
-            raise ValueError(f"{name} cannot be satisfied: {problem}; change what is known or the constraint")
 
 
 def _named(constraints: Sequence[Constraint]) -> dict[str, Constraint]:

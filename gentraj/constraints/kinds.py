@@ -82,11 +82,6 @@ class Constraint:
             excess_RK = excess_RK.masked_fill(self._known(known_RHD).all(-1), 0)
         return excess_RK.amax(1).clamp(min=0)
 
-    def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
-        """The values and the mask (R, H, D) of the known entries, together with the entries that the constraint itself
-        fixes."""
-        return values_RHD, known_RHD
-
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         """Why no trajectory with these known entries can satisfy the constraint, or None if they do not rule it out.
 
@@ -161,49 +156,6 @@ class Box(Constraint):
 
     def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
         return clamp(vectors, *self.bounds(vectors), slack)
-
-
-@dataclass(frozen=True)
-class Equal(Constraint):
-    """Requires x_h[dims] = values at one timestep of every trajectory, exactly (as float32).
-
-    A negative `timestep` counts from the end. Raises ValueError for values that are not finite as
-    float32.
-    """
-
-    timestep: int
-    values: tuple[float, ...]
-    dims: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", check_values(self, "values", self.dims))
-        if not torch.tensor(self.values, dtype=torch.float32).isfinite().all():
-            raise ValueError(f"Equal.values are {self.values}; finite numbers of float32 are expected")
-
-    def entries(self, spec: TrajectorySpec) -> list[int]:
-        if not -spec.horizon <= self.timestep < spec.horizon:
-            raise ValueError(f"its timestep is {self.timestep}; the trajectory has {spec.horizon} timesteps")
-        return check_dims(self, self.dims, spec)
-
-    def target(self, like: Tensor) -> Tensor:
-        """The values, rounded to float32 as trajectories are, one for each of `dims`: of the shape (d,)."""
-        return torch.tensor(self.values, dtype=torch.float32, device=like.device).to(like.dtype)
-
-    def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        excess = torch.zeros_like(vectors)
-        excess[:, self.timestep] = (vectors[:, self.timestep] - self.target(vectors)).abs()
-        return excess
-
-    def nearest(self, vectors: Tensor, spec: TrajectorySpec, region: Tensor, slack: Tensor) -> Tensor:
-        vectors = vectors.clone()
-        vectors[:, self.timestep] = self.target(vectors)
-        return vectors
-
-    def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
-        values, known = values_RHD.clone(), known_RHD.clone()
-        dims = list(self.dims)
-        values[:, self.timestep, dims], known[:, self.timestep, dims] = self.target(values), True
-        return values, known
 
 
 @dataclass(frozen=True)

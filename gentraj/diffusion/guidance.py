@@ -360,7 +360,7 @@ class Constrained(Plugin):
         if self.constraints.spec != condition.spec:
             raise ValueError(f"the constraints are on trajectories of {self.constraints.spec}; the model's are of "
                              f"{condition.spec}")
-        self.constraints.known(condition, refuse=self.strict)
+        self.constraints.check(condition, refuse=self.strict)
 
     def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
         """(R,) which trajectories are sampled anew. Raises `Infeasible` if the last attempt leaves any."""

@@ -22,7 +22,6 @@ from gentraj.constraints import (
     Circle,
     Constraint,
     Constraints,
-    Equal,
     Projection,
     Speed,
 )
@@ -59,11 +58,9 @@ EXAMPLES: dict[str, tuple[Constraint, Callable[[Row], float]]] = {
     "acceleration": (Acceleration(9.0, (1, 3), dt=0.1, per_dim=True),
                      lambda x: max(abs(x[h + 1, i] - 2 * x[h, i] + x[h - 1, i]) / 0.04 - 9
                                    for h in range(1, len(x) - 1) for i in (1, 3))),
-    "equal": (Equal(-2, (0.1, -0.7), (0, 2)),
-              lambda x: max(abs(x[4, 0] - np.float32(0.1)), abs(x[4, 2] - np.float32(-0.7)))),
     "projection": (Projection(half_space), lambda x: max(x[0, 0] + x[1, 0], 0) / np.sqrt(2)),
 }
-CONVEX = ["box", "speed", "acceleration", "equal", "projection"]
+CONVEX = ["box", "speed", "acceleration", "projection"]
 seeds = st.integers(0, 2**32 - 1)
 each = pytest.mark.parametrize("name", CONSTRAINTS)
 few = settings(max_examples=4, deadline=None)
@@ -103,10 +100,11 @@ def test_a_projection_is_feasible_and_what_is_feasible_stays(name: str, seed: in
 def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale: float) -> None:
     x = random(seed, rows=3, scale=scale)
     together = [Box(-0.9 * scale, 0.8 * scale, (0, 1, 3)), Circle((0.0, 0.0), 0.5 * scale, (0, 1)),
-                Speed(1.5 * scale, (0, 1), dt=0.5), Acceleration(3 * scale, (0, 1), dt=0.5), Equal(3, (0.25,), (2,))]
+                Speed(1.5 * scale, (0, 1), dt=0.5), Acceleration(3 * scale, (0, 1), dt=0.5)]
     constraints = Constraints(SPEC, together)
     start = torch.tensor([-0.7 * scale, 0.1 * scale, 0.3])
     condition = Condition.empty(SPEC, len(x)).with_obs(0, start).with_obs(-1, start[:2] * -1, dims=(0, 1))
+    condition = condition.with_obs(3, torch.tensor([0.25]), dims=(2,))
     y = constraints.project(x, condition)
     assert constraints.certificate(y).worst.max() <= TOLERANCE
     assert torch.equal(y[condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
@@ -118,10 +116,11 @@ def test_all_at_once_hold_at_every_scale_and_known_entries_stay(seed: int, scale
 @given(seeds, st.sampled_from([["box"], ["speed"], ["acceleration"], ["projection"], CONVEX]))
 def test_the_projection_on_convex_sets_is_that_of_scipy(seed: int, names: list[str]) -> None:
     x, start = random(seed, rows=1), torch.tensor([0.1, 0.2, -0.1])
-    condition = Condition.empty(SPEC).with_obs(0, start)
+    condition = Condition.empty(SPEC).with_obs(0, start).with_obs(4, torch.tensor([0.1, -0.7]), dims=(0, 2))
     y = Constraints(SPEC, [EXAMPLES[name][0] for name in names]).project(x, condition)[0].double().numpy()
     given = x[0].double().numpy()
     given[0, :3] = start.numpy()
+    given[4, [0, 2]] = 0.1, -0.7
 
     def inside(flat: Row) -> Row:
         z = flat.reshape(given.shape)
@@ -133,7 +132,7 @@ def test_the_projection_on_convex_sets_is_that_of_scipy(seed: int, names: list[s
 
     def fixed(flat: Row) -> Row:
         z = flat.reshape(given.shape)
-        return np.concatenate([z[0, :3] - given[0, :3], z[4, [0, 2]] - [0.1, -0.7] if "equal" in names else []])
+        return np.concatenate([z[0, :3] - given[0, :3], z[4, [0, 2]] - [0.1, -0.7]])
 
     rules = [{"type": "ineq", "fun": inside}, {"type": "eq", "fun": fixed}]
     solution = minimize(lambda z: ((z - given.ravel()) ** 2).sum(), given.ravel(), method="SLSQP",
