@@ -4,7 +4,7 @@
     L_pi(phi)  = pull(phi) - eta E[Q(s, pi(s, z))] / E|Q(s, pi(s, z))|
 
 Q' and pi' are moving averages of the weights. The *pull* keeps the actor at the actions of the data. The policies of
-this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL and GFP.
+this recipe differ in it, and each file has one: TD3+BC; Diffusion-QL, also with a GAN; FQL.
 """
 
 from __future__ import annotations

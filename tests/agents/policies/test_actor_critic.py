@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_policies import bandit, make, small
-from torch import Tensor, nn
+from torch import Tensor
 
 from gentraj.agents.policies.actor import Actor
 from gentraj.agents.policies.policy import Transition
@@ -22,31 +22,6 @@ def made(name: str, **changes: Any) -> tuple[Any, Transition]:
     """A small policy for `bandit`, whose states have two entries and whose actions have one, and a batch of it."""
     policy = make(small(name, **changes), data := bandit(64))
     return policy, policy.transition(Windows(data, policy.spec).batch(0, 0, 32), 0.9)
-
-
-class Value(nn.Module):
-    """Q(s, a) = s_0 + a_0, under the critic and under its target."""
-
-    def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        return state_BS[:, 0] + chunk_BX[:, 0]
-
-    def relative(self, state_BS: Tensor, chunk_BX: Tensor, generator: object = None, *, divided: bool) -> Tensor:
-        return self.target_value(state_BS, chunk_BX)
-
-
-class Network(nn.Module):
-    """Acts by the noise itself."""
-
-    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor) -> Tensor:
-        return x_RHD
-
-
-def transition(state: list[float], act: list[float]) -> Transition:
-    B = len(act)
-    one_B = torch.ones(B)
-    state_B2 = torch.stack([torch.tensor(state), torch.zeros(B)], 1)
-    return Transition(state_B2, torch.tensor(act)[:, None], torch.ones(B, 1, dtype=torch.bool), one_B,
-                      torch.zeros(B, 2), one_B, one_B.bool(), torch.zeros(B, dtype=torch.long), one_B, state_B2)
 
 
 # -- the recipe
@@ -81,18 +56,3 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused() -> None:
     assert actor.network_calls == 1 and policy.sampling() == "one call of the actor"
     with pytest.raises(ValueError, match="one call of its actor, which has no sampler"):
         policy.sample_actions(torch.zeros(1, 2), [1], SamplingOptions(sampler="heun"))
-
-
-# -- the flow: FQL and GFP
-
-
-def test_the_flow_imitates_an_action_with_its_probability_against_the_actor_s() -> None:
-    policy, _ = made("gfp")
-    policy.network = Network()
-    policy.critic = Value()
-    guidance_B = policy.guidance(transition([1.0, 3.0], [0.5, -0.5]), torch.tensor([-0.5, 3.0])[:, None, None], 0.5)
-    own_B, data_B = torch.tensor([1 - 0.5, 3 + 1.0]), torch.tensor([1 + 0.5, 3 - 0.5])  # an action of 3 is clamped to 1
-    T = 0.5 * (0.5 + 4) / 2  # the temperature times the mean size of the actor's values
-    expected_B = (data_B / T).exp() / ((data_B / T).exp() + (own_B / T).exp())
-    torch.testing.assert_close(guidance_B, expected_B)
-    assert guidance_B[0] > 0.5 > guidance_B[1]
