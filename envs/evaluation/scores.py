@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gentraj.data import Episodes, d4rl_reference
-from gentraj.data.d4rl import single_task
 from gentraj.data.episodes import last_steps
 
-from ..making import KITCHEN, EnvironmentFactory, environment_factory, lost_wrappers
+from ..making import KITCHEN, KITCHEN_STEPS, EnvironmentFactory, environment_factory, lost_wrappers
 from ..tasks.registry import LOCOMOTION
 
-OTHERWISE = ("AntMaze", KITCHEN, "D4RL/")  # environments whose data were rewarded, or begun, in another way
+OTHERWISE = ("AntMaze", KITCHEN)  # environments whose data were rewarded, or begun, in another way
 FEW = 0.1  # the share of a dataset's episodes that the recording may have truncated; as a rule it is the last one
 
 
@@ -86,9 +85,8 @@ def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | No
     """Returns `score_d4rl` and `score_minari` of a mean return, each None outside its own protocol and environment.
 
     D4RL's score is 100 * (return - min) / (max - min); it is defined for mazes in the single-goal protocol, for
-    locomotion, for D4RL's AntMaze (100 times the success rate) and for four tasks in the kitchen. Minari's score is the
-    same with the returns of its random agent and its controller, for mazes with random goals. Neither is defined for
-    another time limit than the task's.
+    locomotion, and for four tasks in the kitchen. Minari's score is the same with the returns of its random agent and
+    its controller, for mazes with random goals. Neither is defined for another time limit than the task's.
     """
     d4rl_id, d4rl_steps = d4rl_task(factory)
     reference = d4rl_reference(d4rl_id) if d4rl_id and factory.max_episode_steps == d4rl_steps else None
@@ -110,13 +108,9 @@ def d4rl_task(factory: EnvironmentFactory) -> tuple[str | None, int]:
         if task.env_id == factory.env_id and all("observation" in key or key == "render_mode"
                                                  for key in factory.kwargs):
             return task.d4rl_id, task.max_episode_steps
-    name = ""
     if factory.env_id == KITCHEN and len(factory.kwargs.get("tasks_to_complete", ())) == 4:
-        name = "kitchen-partial-v0"
-    if factory.env_id.startswith("D4RL/"):
-        name = factory.env_id.removeprefix("D4RL/")
-    known = single_task(name)
-    return (None, 0) if known is None else (name, known.steps)
+        return "kitchen-partial-v0", KITCHEN_STEPS
+    return None, 0
 
 
 def _score(mean: float, reference: tuple[float, float] | None) -> float | None:

@@ -24,28 +24,8 @@ from .registry import OGBENCH, OGBENCH_TASKS, OGBenchTask, is_maze
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
-class Around(gymnasium.Env):
-    """An environment around that of another library, `base`, which it resets and observes in its own way."""
-
-    base: Any
-
-    def step(self, action: np.ndarray):
-        obs, reward, terminated, truncated, info = self.base.step(action)
-        return self._seen(obs), float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
-
-    def render(self) -> Any:
-        return self.base.render()
-
-    def close(self) -> None:
-        self.base.close()
-
-    def _seen(self, obs: Any) -> Any:
-        """What is observed in the place of the base's observation."""
-        return obs
-
-
-class OGBenchEnv(Around):
-    """One of OGBench's environments, whose episodes are functions of the seed."""
+class OGBenchEnv(gymnasium.Env):
+    """An environment around one of OGBench's, `base`, whose episodes are functions of the seed."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
@@ -59,10 +39,22 @@ class OGBenchEnv(Around):
         self.action_space = copy.deepcopy(self.base.action_space)
 
     def step(self, action: np.ndarray):
-        if not self.is_random:
-            return super().step(action)
-        with seeded(self._drawn()):
-            return super().step(action)
+        if self.is_random:
+            with seeded(self._drawn()):
+                obs, reward, terminated, truncated, info = self.base.step(action)
+        else:
+            obs, reward, terminated, truncated, info = self.base.step(action)
+        return self._seen(obs), float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
+
+    def render(self) -> Any:
+        return self.base.render()
+
+    def close(self) -> None:
+        self.base.close()
+
+    def _seen(self, obs: Any) -> Any:
+        """What is observed in the place of the base's observation."""
+        return obs
 
     def _begin(self, action_seed: int, seed: int, options: dict[str, object] | None = None) -> tuple[np.ndarray, dict]:
         """Begins an episode of the base, whose mazes draw from numpy's global generator."""
@@ -198,14 +190,10 @@ def make_base(env_id: str, **kwargs: Any) -> Any:
     spec = gymnasium.spec(env_id)
     own: Any = load_env_creator(str(spec.entry_point))
     if not isinstance(own, type):  # a function that makes a maze
-        return without_file(own(**spec.kwargs | kwargs))
+        maze = own(**spec.kwargs | kwargs)
+        Path(maze.fullpath).unlink(missing_ok=True)  # its model, which is loaded by now and which nobody else deletes
+        return maze
     return type(own.__name__, (own,), {"action_space": Box(-1, 1, (5,), np.float32)})(**spec.kwargs | kwargs)
-
-
-def without_file(maze: Any) -> Any:
-    """Deletes the file of a maze's model, which is loaded by now and which nobody else deletes; returns the maze."""
-    Path(maze.fullpath).unlink(missing_ok=True)
-    return maze
 
 
 def grid_of(base: Any) -> Maze:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gentraj.data import d4rl_reference
-from gentraj.data.d4rl import SINGLE_TASKS, d4rl_table, single_task
 from gentraj.data.ogbench import OWN, kinds, ogbench_tasks
 
 UNKNOWN_HORIZON = (32, 1)
@@ -176,24 +175,6 @@ TASKS: dict[str, Task] = {**MAZES, **LOCOMOTION, **OGBENCH}
 """The tasks by the names under which their environments are made."""
 
 
-def overview() -> dict[str, Task]:
-    """All tasks by name: those of `TASKS`, and the families of environments that are named by their data."""
-    tasks = dict(TASKS)
-    for name, known in SINGLE_TASKS.items():
-        ids = [each for each in d4rl_table() if each.startswith(f"{name}-")]
-        of = name.split("-")[0]
-        minari = dict.fromkeys(f"D4RL/{of}/{each.removeprefix(f'{of}-').rpartition('-')[0]}-v{known.minari_version}"
-                               for each in ids)
-        tasks[f"D4RL/{name}"] = Task(env_id=f"D4RL/{name}-...", max_episode_steps=known.steps,
-                                     datasets={"Minari": tuple(minari), "D4RL": tuple(ids)},
-                                     references={"D4RL": _span(d4rl_reference(ids[0]))})
-    return tasks
-
-
-D4RL_ENVIRONMENTS = {"antmaze": "d4rl_envs:AntMaze", "kitchen": "d4rl_envs:Kitchen"}
-"""The classes of D4RL's environments by what the ids of their data begin with."""
-
-
 def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
     """Yields the environments of this package: id, module and class, time limit in steps, and arguments.
 
@@ -207,7 +188,3 @@ def environments() -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
             base_id = f"{name}-singletask{which}-v0"
             yield f"OGBench/{base_id}", made_by, known["steps"], {"base_id": base_id}
-    for dataset_id in d4rl_table():
-        if (known := single_task(dataset_id)) is not None:
-            made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
-            yield f"D4RL/{dataset_id}", made_by, known.steps, {"dataset_id": dataset_id}

@@ -11,7 +11,7 @@ import tyro
 
 from gentraj.envs.making import environment_factory
 from gentraj.envs.recording.recipes import make_dataset
-from gentraj.envs.tasks.registry import overview
+from gentraj.envs.tasks.registry import TASKS
 
 from ..config import settings
 from ..data import Episodes, sources
@@ -51,7 +51,7 @@ class List(Command):
         if not datasets:
             print("no datasets yet; `gentraj data make pointmaze-umaze` records one")
         print("\nTasks; gentraj's own datasets are made by `gentraj data make`:")
-        print("\n".join(f"{name}: {task}" for name, task in overview().items()))
+        print("\n".join(f"{name}: {task}" for name, task in TASKS.items()))
 
 
 def _known(number: object, form: str) -> str:

@@ -8,8 +8,7 @@ step. A warning counts both. A trajectory that ends without a flag is truncated.
 cases, `infos/qpos` and `infos/qvel` only without `next_observations`. `save_d4rl` writes such a file, with the
 environment and the layout of observations and goals in `metadata/gentraj`.
 
-AntMaze and Kitchen by their ids are single tasks, whose environments `gentraj.envs.tasks.d4rl_envs` registers as
-D4RL/ID.
+AntMaze and Kitchen by their ids name no environment: D4RL's own need MuJoCo 2.1 and the old gym.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -59,31 +57,6 @@ def d4rl_reference(dataset_id: str) -> tuple[float, float]:
     return row["min"], row["max"]
 
 
-@dataclass(frozen=True)
-class SingleTask:
-    """What D4RL and Minari have data of, but no goal that a policy of D4RL is told."""
-
-    steps: int
-    """The steps of an episode in D4RL."""
-    minari_version: int
-    """The version of Minari's data, D4RL/antmaze/medium-play-v1 for antmaze-medium-play-v2."""
-    goes_on: bool = False
-    """Whether a trajectory of D4RL's files goes on after a terminal step."""
-    critic_rewards: str | None = None
-    """The `rewards` of the policies whose critic learns from the data, as published; None for those of the preset."""
-    evaluated_elsewhere: bool = False
-    """Whether agents are evaluated in the environment that Minari's data name for it, which has other goals."""
-
-
-def _antmaze(steps: int) -> SingleTask:
-    return SingleTask(steps, minari_version=1, goes_on=True, critic_rewards="minus-one", evaluated_elsewhere=True)
-
-
-SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000), "antmaze-large": _antmaze(1000),
-                "kitchen": SingleTask(280, minari_version=2)}
-"""The tasks by what the D4RL ids of their data begin with."""
-
-
 class PointMaze(NamedTuple):
     """An environment of maze2d, with the steps of an episode in D4RL, and the rows and columns of the map."""
 
@@ -98,13 +71,10 @@ MAZES = {"open": PointMaze("PointMaze_Open-v3", 150, 5, 7), "umaze": PointMaze("
 """The environments of maze2d by the sizes in D4RL's ids."""
 
 
-def single_task(dataset: str) -> SingleTask | None:
-    """The single task of the data with this id, in D4RL or Minari, or in this file, if its name tells; else None."""
-    if dataset.startswith("D4RL/"):
-        name = dataset.removeprefix("D4RL/").replace("/", "-")
-    elif (name := dataset_name(dataset)) not in d4rl_table():
-        return None
-    return next((task for start, task in SINGLE_TASKS.items() if name.startswith(f"{start}-")), None)
+def is_antmaze(dataset: str) -> bool:
+    """Whether the data with this id, in D4RL or Minari, or in this file, if its name tells, are those of AntMaze."""
+    name = dataset_name(dataset)
+    return name.startswith("D4RL/antmaze/") or (name in d4rl_table() and name.startswith("antmaze-"))
 
 
 def dataset_name(source: str | Path) -> str:
@@ -124,10 +94,10 @@ def read_d4rl(source: str | Path) -> Fields:
     """Reads the fields of `Episodes`, not yet validated, from an HDF5 file in D4RL's or robomimic's layout, or from the
     file of a D4RL id in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
 
-    AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
-    no goals, as D4RL's policies are not told the goal. A trajectory of AntMaze goes on after a terminal step, and what
-    follows becomes an episode of its own. maze2d, by its ids or file names too, names Gymnasium-Robotics' PointMaze;
-    positions, velocities, actions and goals are turned into the frame of that environment.
+    AntMaze, by its ids or as files with the names that D4RL gives them, has no goals, as D4RL's policies are not told
+    the goal. A trajectory of it goes on after a terminal step, and what follows becomes an episode of its own. maze2d,
+    by its ids or file names too, names Gymnasium-Robotics' PointMaze; positions, velocities, actions and goals are
+    turned into the frame of that environment.
 
     Raises `DataError`, naming the file, where it cannot be read or does not have D4RL's layout.
     """
@@ -137,8 +107,7 @@ def read_d4rl(source: str | Path) -> Fields:
         path = folder / d4rl_table()[name]["file"]
         if not path.is_file():
             raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
-    task = single_task(str(source))
-    goes_on = task is not None and task.goes_on
+    goes_on = is_antmaze(str(source))
     with open_hdf5(path) as file:
         if is_robomimic(file):
             arrays, keys = read_robomimic(file, name)
@@ -150,10 +119,9 @@ def read_d4rl(source: str | Path) -> Fields:
     fields = d4rl_fields(arrays, name, goes_on=goes_on)
     if name in d4rl_table() and name.startswith("maze2d-"):
         return _in_pointmaze(fields, name)
-    if task is not None:
-        extras = {key: value for key, value in fields["extras"].items() if key != "goal"}
-        fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", task.steps), "extras": extras}
     if goes_on:
+        extras = {key: value for key, value in fields["extras"].items() if key != "goal"}
+        fields |= {"goal_dims": (), "extras": extras}
         whole = split_at_terminations(Episodes(**fields, validate=False))
         return {key: getattr(whole, key) for key in fields}
     return fields

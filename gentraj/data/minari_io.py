@@ -21,7 +21,7 @@ import numpy as np
 
 from ..files import sync
 from ..progress import busy, one_line, say_once
-from .d4rl import open_hdf5, single_task
+from .d4rl import is_antmaze, open_hdf5
 from .episodes import WORDS, DataError, Episodes, Fields
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def read_minari(dataset_id: str) -> Fields:
         names["obs_names"] = flat_names(observed(space))
         say_once(flattening(dataset_id, observed(space)))
     env = metadata.get("env_spec")
-    if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
+    if is_antmaze(dataset_id):
         env = metadata.get("eval_env_spec") or env
     return {field: read[key] for field, key in STEP_ARRAYS.items()} | {
         "obs": obs, "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,

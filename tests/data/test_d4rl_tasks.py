@@ -1,7 +1,5 @@
 """D4RL's AntMaze and Kitchen by name: tiny files of the exact layouts, and what is made of them."""
 
-import json
-
 import h5py
 import numpy as np
 import pytest
@@ -46,7 +44,7 @@ def test_a_trajectory_of_antmaze_goes_on_after_the_goal_and_keeps_its_rewards(fo
     assert np.flatnonzero(e.terminated).tolist() == [2, 3] and np.flatnonzero(e.truncated).tolist() == [4, 9]
     assert (e.obs == obs[[0, 1, 2, 3, 3, 4, 4, 5, *range(6, 12)]]).all()  # each ends in what its last step led to
     assert e.goal_dims == () and set(e.extras) == {"qpos", "qvel"}  # a policy is not told the goal
-    assert json.loads(str(e.env)) | {"id": f"D4RL/{MAZE}", "max_episode_steps": 1000} == json.loads(str(e.env))
+    assert e.env is None
 
 
 @pytest.mark.filterwarnings("ignore:.*has no next observations")
@@ -75,7 +73,7 @@ def test_kitchen_has_floats_for_ends_no_timeouts_and_infos_that_are_a_dataset(fo
         e = load_episodes(KITCHEN)
     assert e.lengths.tolist() == [5, 7] and e.goal_dims == () and e.terminated.nonzero()[0].tolist() == [4, 11]
     assert (e.obs == np.insert(obs, [5, 12], obs[[4, 11]], 0)).all() and (e.reward == 2).all()
-    assert json.loads(str(e.env))["id"] == f"D4RL/{KITCHEN}" and d4rl_reference(KITCHEN) == (0, 4)
+    assert e.env is None and d4rl_reference(KITCHEN) == (0, 4)
 
 
 def test_critics_learn_of_antmazes_rewards_minus_one_unless_told_otherwise():

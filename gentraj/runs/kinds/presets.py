@@ -17,7 +17,7 @@ from gentraj.agents.roadmap.far_goals import RoadmapConfig
 
 from ...config import JsonObject, Named, check_known, from_json, read_json, to_json, with_settings
 from ...data import ContextConfig, HindsightConfig
-from ...data.d4rl import single_task
+from ...data.d4rl import is_antmaze
 from ...data.sources import split_names
 from ...data.windows import GoalContext
 from ...diffusion import DiffusionConfig, FlowConfig
@@ -187,8 +187,7 @@ def data_settings(name: str, dataset: str) -> JsonObject:
 
 def reward_settings(dataset: str) -> JsonObject:
     """The settings of the rewards that critics learn from on these data; empty where the defaults hold."""
-    task = single_task(split_names(dataset)[0])
-    return {"policy.rewards": task.critic_rewards} if task and task.critic_rewards else {}
+    return {"policy.rewards": "minus-one"} if is_antmaze(split_names(dataset)[0]) else {}
 
 
 def listing() -> str:
