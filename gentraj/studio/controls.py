@@ -10,7 +10,6 @@ import numpy as np
 from gentraj.envs.tasks.maze import Disc
 
 from .drawing import Place, colours_in_words, on_floor
-from .export import Download, downloads
 from .loading import alike
 from .planning import Answer, ranges
 from .scene import MazeScene, Scene, scene_of
@@ -91,9 +90,6 @@ class Controls:
             self.reset = gui.add_button("Reset")
             self.reset.on_click(lambda _: do("reset", session.reset))
             self.loop = gui.add_markdown("")
-        with gui.add_folder("Export", order=7, expand_by_default=False):
-            for name, download in downloads(session, self.client).items():
-                gui.add_button(name).on_click(lambda _, download=download: do("send", lambda: self._send(download)))
 
     def _build_for_run(self) -> None:
         """Makes the controls and the scene that depend on the chosen run."""
@@ -178,10 +174,6 @@ class Controls:
             x, y = (place - scene.offset_2).tolist()
             disc = Disc(x, y, self.radius.value * scene.unit)
             self.session.worker.do(f"{disc}", lambda: self.session.block(*self.session.discs, disc))
-
-    def _send(self, download: Download) -> None:
-        name, content = download()
-        self.client.send_file_download(name, content, save_immediately=True)
 
 
 def status(session: Session, legend: Sequence[str]) -> str:

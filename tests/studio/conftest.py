@@ -29,16 +29,12 @@ def server() -> Iterator[LocalServer]:
 
 
 class Client:
-    """A browser that shows what is on a server, and keeps the files that are sent to it."""
+    """A browser that shows what is on a server."""
 
     def __init__(self, server: LocalServer):
         server.gui.reset()
         server.scene.reset()
         self.gui, self.scene, self.camera = server.gui, server.scene, server.initial_camera
-        self.sent: dict[str, bytes] = {}
-
-    def send_file_download(self, name: str, content: bytes, **_: object) -> None:
-        self.sent[name] = content
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from gentraj.data import Episodes, save_npz
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs.kinds.presets import PRESETS, SHORT_PLANS, VETERAN_PLUS
 from gentraj.studio.controls import Controls
-from gentraj.studio.export import video
 from gentraj.studio.lanes import WIDTH, Lanes, SignalScene
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.server import Studio
@@ -93,8 +92,6 @@ def test_the_plan_and_what_came_before_it_are_drawn_at_their_steps_and_values(cl
     assert scene.lanes.lines["executed"].handle.visible and not scene.starts[0].handle.visible
     steps, _ = drawn(scene.lanes, "chosen", 2)
     assert steps.min() == pytest.approx(session.drive.decisions[-1].made, abs=1e-4)
-    with pytest.raises(ValueError, match="evaluate --video"):
-        video(session.drive)
 
 
 def test_a_policy_is_drawn_where_it_will_be_until_its_closed_loop_begins(client: Any, plant: list[Loaded]) -> None:
