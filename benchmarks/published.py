@@ -157,7 +157,7 @@ def ours(row: Row, results: Mapping[str, CardResult]) -> str:
         return "not measured"
     scale = 100 if card.score == "success_rate" else 1
     low, mean, high = (f"{scale * value:.3g}" for value in found.over_seeds(card.score).estimate)
-    label = f"{card.label} {MARK}" if card.chosen else card.label
+    label = f"{card.label} {MARK}" if card.seen else card.label
     return f"{mean} [{low}, {high}], {label}, {counted(len(found.seeds), 'trainings')}"
 
 

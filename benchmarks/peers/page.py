@@ -23,7 +23,8 @@ A row "of gentraj" is a preset of ours; the others are the authors' code, unmodi
 learned from the same files on one core, and are scored in the same episodes after the last update. Numbers after ± and
 brackets are 95 % intervals over seeds and episodes. Settings of our presets, but for `-published`, were [chosen on
 these files](results.md#locomotion), and theirs for D4RL's and for a hundred times the updates, so that a lead of ours
-is of this budget and these data.
+is of this budget and these data. With seed 0 alone, an interval does not include the variation between trainings, and
+second seeds of these rows were not trained.
 
     python -m benchmarks.peers.reproduce FOLDER/NAME.json... --data DIR --checkouts DIR
 

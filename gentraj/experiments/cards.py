@@ -94,8 +94,9 @@ class Card:
     """What other scores these may be compared with, in a line: those of such goals, data and protocol; null, or left
     out, where the table says enough."""
     chosen: str | None = None
-    """How the settings were chosen, in a line, if it was by episodes that they are scored in, so that the score is too
-    high on average; null, or left out, if it was not."""
+    """How the settings were chosen, in a line; null, or left out, where nothing was chosen or nobody noted it."""
+    seen: bool = False
+    """Whether that was by episodes that they are scored in, so that the score is too high on average."""
     minutes: NonNegativeFloat | None = None
     """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
     starts how long the card takes; null, or left out, if they are not known."""

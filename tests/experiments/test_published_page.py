@@ -54,7 +54,7 @@ def test_the_best_of_each_league_stands_in_its_own_column() -> None:
 
 def test_ours_are_those_of_a_card_and_not_measured_where_it_has_none() -> None:
     seed = SeedResult(3, "", 4, "", (1.0,) * 40, 60.0, {})
-    card = from_json(Card, CARD | {"score": "success_rate", "league": "data: ours", "chosen": "width by seed 3"})
+    card = from_json(Card, CARD | {"score": "success_rate", "league": "data: ours", "seen": True})
     results = {"bc": CardResult(card, {"fair": DataResult("", None, (seed,))})}
     assert cells(published(ours={"card": "bc", "data": "fair"}), results)[2] == "100 [91.2, 100], BC †, 1 training"
     assert cells(published(ours={"card": "bc", "data": "hard"}), results)[2] == "not measured"

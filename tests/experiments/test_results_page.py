@@ -138,11 +138,13 @@ def test_scores_of_successes_have_an_exact_interval_where_all_succeed_or_none_do
 def test_a_table_says_what_may_be_compared_with_it_and_which_rows_were_chosen_by_it(tmp_path: Path) -> None:
     league = "goals: whole observations; data: of OGBench"
     cards = {"a": made({"fair": 40}, "Theirs", league=league), "b": made({"fair": 50}, "Ours", league=league),
-             "c": made({"fair": 60}, "Tuned", chosen="width by seed 3")}
+             "c": made({"fair": 60}, "Tuned", chosen="width by seed 3", seen=True),
+             "d": made({"fair": 55}, "Fresh", chosen="width by seed 9")}
     text = write_page(cards, tmp_path / "page.md").read_text()
     lines = text.splitlines()
-    assert f"- Theirs and Ours: {league}" in lines and "- Tuned: width by seed 3" in lines
-    assert [line.split(" | ")[0] for line in lines if MARK in line] == ["| Tuned †", page_of_results.CHOSEN]
+    assert f"- Theirs and Ours: {league}" in lines
+    assert "- Tuned: width by seed 3" in lines and "- Fresh: width by seed 9" in lines
+    assert [line.split(" | ")[0] for line in lines if MARK in line] == ["| Tuned †", page_of_results.SEEN]
     with pytest.raises(ConfigError, match="league is"):
         made({"fair": 40}, "a", league="two\nlines")
 
