@@ -40,6 +40,14 @@ def test_the_factory_of_an_environment_stands_for_it_with_its_time_limit() -> No
     assert scores["env_id"] == "tests/Follow-v0" and scores.recorded.lengths.tolist() == [2, 2, 2]
 
 
+def test_an_interval_without_width_is_not_taken_for_certainty() -> None:
+    """Who stands still for 30 steps of UMaze never reaches the goal; episodes of Follow-v0 return other sums."""
+    at_rest = gentraj.evaluate(lambda obs_BO, goal_BG: np.zeros((len(obs_BO), 2)), SHORT, 10, baselines=False,
+                               progress=False)
+    follows = gentraj.evaluate(still, "tests/Follow-v0", 10, baselines=False, progress=False)
+    assert "no width" in str(at_rest) and "no width" not in str(follows)
+
+
 def test_a_run_is_scored_as_its_folder_is_and_keeps_its_scores(small_run: Path, tmp_path: Path) -> None:
     run = gentraj.load(small_run)
     options: dict[str, Any] = {"seed": 3, "baselines": False, "progress": False}

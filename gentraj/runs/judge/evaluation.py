@@ -103,6 +103,9 @@ class Scores(dict[str, Any]):
         if self["episodes"] < FEW_EPISODES:
             yield (f"the interval cannot be relied on, as it is of too few episodes ({self['episodes']}); play "
                    f"{FEW_EPISODES} or more")
+        low, high = self["return_ci95"]
+        if low == high and self["episodes"] > 1:
+            yield "the interval has no width, as all episodes return the same; other episodes may not"
         if self.get("step", 0) < self.get("steps", 0):
             yield f"of a training that is not finished: step {self['step']:,} of {self['steps']:,}"
         if last := self.get("last_evaluations"):
