@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import numpy as np
 from torch import Tensor
@@ -11,16 +12,17 @@ from gentraj.constraints import Circle
 
 from .far_goals import FarGoals, Waypoints
 
-STUCK_DECISIONS = 3  # at least, over which an agent that is stuck stays within the distance of two places
+STUCK_DECISIONS = 3  # at least, after which an agent that is stuck is back within the distance of two places
+PERIODS = 3  # times as many decisions ago, at most
 BALLS = 5  # of passages that are closed in an episode, before they are forgotten
 
 
 class Detours:
     """The ways of agents in B environments round what they got stuck at, each with its own.
 
-    Where a robot has stayed within the distance of two places over some decisions, and its goal is farther than its
-    aim, the passages through a ball between it and its aim are closed for the rest of the episode. Each ball is twice
-    as wide as the last one, until they are forgotten, as the way may be closed by now.
+    Where a robot is within the distance of two places from where it was some decisions ago, and its goal is farther
+    than its aim, the passages through a ball between it and its aim are closed for the rest of the episode. Each ball
+    is twice as wide as the last one, until they are forgotten, as the way may be closed by now.
     """
 
     def __init__(self, far: FarGoals, replan: int, batch: int):
@@ -28,14 +30,13 @@ class Detours:
         self.far, self.spacing = far, far.roadmap.spacing
         far.expect(batch)
         self.patience = max(STUCK_DECISIONS, math.ceil(STUCK_DECISIONS * far.config.ahead / replan))  # decisions
-        self.place_B = [[math.nan] * len(far.goal_dims)] * batch  # where each robot stays
-        self.stayed_B = [0] * batch  # and for how many decisions
+        self.recent_B: list[deque[list[float]]] = [deque(maxlen=PERIODS * self.patience) for _ in range(batch)]
         self.found: dict[int, list[FarGoals]] = {}
 
     def forget(self, mask_B: Tensor) -> None:
         """Begins new episodes in these environments."""
         for b in mask_B.nonzero()[:, 0].tolist():
-            self.place_B[b] = [math.nan] * len(self.far.goal_dims)
+            self.recent_B[b].clear()
             self.found.pop(b, None)
 
     def of(self, which_B: Tensor) -> dict[int, FarGoals]:
@@ -61,12 +62,10 @@ class Detours:
         aims = self.far.aim(obs_NO, goal_NG, self.of(which_B))
         positions = obs_NO.cpu().numpy()[:, self.far.goal_dims].tolist()
         for i, b in enumerate(which_B.nonzero()[:, 0].tolist()):
-            if not math.dist(positions[i], self.place_B[b]) < self.spacing:  # NaN in the first decision
-                self.place_B[b], self.stayed_B[b] = positions[i], 0
-                continue
-            self.stayed_B[b] += 1
-            if self.stayed_B[b] >= self.patience:
-                self.stayed_B[b] = 0
+            recent = self.recent_B[b]
+            recent.append(positions[i])
+            if any(math.dist(positions[i], before) < self.spacing for before in list(recent)[: -self.patience]):
+                recent.clear()
                 if self.far.config.ahead < float(aims.left_B[i]) < math.inf:
                     self._close(b, np.array(positions[i]), aims.place_BG[i].cpu().numpy())
         return aims

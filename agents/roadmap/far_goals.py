@@ -78,12 +78,15 @@ def roadmap_of_tensors(tensors: Mapping[str, Tensor]) -> Roadmap:
         return Moves(passages, float(arrays["speed"]), float(arrays["still"]), arrays["scale"])
     jumps = {name.removeprefix("jumps."): array for name, array in arrays.items() if name.startswith("jumps.")}
     graph = {name: array for name, array in arrays.items() if not name.startswith("jumps.")}
-    known = {field.name for field in fields(Jumps)}
-    if graph.keys() != {"place", "edge", "steps", "passage", "speed", "spacing"} or jumps.keys() not in (set(), known):
+    of_jumps = {field.name for field in fields(Jumps)}
+    of_graph = {"place", "edge", "steps", "passage", "speed", "spacing"}
+    of_walls = {"known", "known_place"}
+    if graph.keys() - of_walls != of_graph or len(graph) == 7 or jumps.keys() not in (set(), of_jumps):
         raise ValueError(f"the run's roadmap consists of {', '.join(sorted(arrays))}, as those of other versions do; "
                          "`gentraj train --resume` writes it anew")
     places = PlaceGraph(arrays["place"], arrays["edge"], arrays["steps"], arrays["passage"], float(arrays["speed"]),
-                        float(arrays["spacing"]))
+                        float(arrays["spacing"]), arrays.get("known", arrays["place"][:0]),
+                        arrays.get("known_place", np.zeros(0, int)))
     return Walks(places, Jumps(**jumps) if jumps else Jumps.none(places))
 
 

@@ -77,6 +77,10 @@ class PlaceGraph:
     position moves."""
     spacing: float
     """Distance within which every recorded position has a place."""
+    known_KG: np.ndarray
+    """Recorded positions of the places that a wall divides."""
+    known_K: np.ndarray
+    """The place of each: on its side of the wall."""
     obstacles: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
     """What is blocked beside the passages that are left out: for which positions (M, G) each of them is true."""
 
@@ -88,21 +92,27 @@ class PlaceGraph:
         chosen, spacing = spread(position_NG[some] * scales(position_NG), spacing, places)
         place_PG = position_NG[some[chosen]]
         passage_EWG = np.zeros((0, WAYPOINTS, place_PG.shape[1]), np.float32)
-        return cls(place_PG, np.zeros((0, 2), int), np.zeros(0, np.float32), passage_EWG, speed, spacing)
+        return cls(place_PG, np.zeros((0, 2), int), np.zeros(0, np.float32), passage_EWG, speed, spacing,
+                   np.zeros((0, place_PG.shape[1]), np.float32), np.zeros(0, int))
 
     def place_of(self, position_NG: np.ndarray) -> np.ndarray:
-        """(N,) the place that is nearest to each position."""
-        return np.asarray(KDTree(self.place_PG * self.scale_G).query(position_NG * self.scale_G)[1])
+        """(N,) the place of each position: the nearest, or that of the nearest known position if a wall divides it."""
+        scaled_NG = position_NG * self.scale_G
+        place_N = np.asarray(self._places.query(scaled_NG)[1])
+        divided = np.flatnonzero(np.isin(place_N, self.known_K))
+        if len(divided):
+            place_N[divided] = self.known_K[self._known.query(scaled_NG[divided])[1]]
+        return place_N
 
-    def with_passages(self, position_NG: np.ndarray, place_N: np.ndarray, begin_M: np.ndarray, end_M: np.ndarray,
-                      took_M: np.ndarray) -> PlaceGraph:
-        """The graph with the passages that begin and end in these rows of recorded positions, and took so many steps;
-        `place_N` are the places of the positions."""
-        is_passage_M = place_N[begin_M] != place_N[end_M]
+    def with_passages(self, position_NG: np.ndarray, place_N: np.ndarray, begin_M: np.ndarray,
+                      end_M: np.ndarray) -> PlaceGraph:
+        """The graph with the passages that begin and end in these rows of recorded positions; `place_N` are the places
+        of the positions, and those without a place, -1, make no passages."""
+        is_passage_M = (place_N[begin_M] != place_N[end_M]) & (place_N[begin_M] >= 0) & (place_N[end_M] >= 0)
         begin_M, end_M = begin_M[is_passage_M], end_M[is_passage_M]
         first_M, last_M = place_N[begin_M], place_N[end_M]
         way_MG = (self.place_PG[first_M] - self.place_PG[last_M])[:, self.scale_G == 1]
-        steps_M = np.maximum(np.linalg.norm(way_MG, axis=1) / self.speed, took_M[is_passage_M])
+        steps_M = np.maximum(np.linalg.norm(way_MG, axis=1) / self.speed, end_M - begin_M)
         key_M = first_M * len(self.place_PG) + last_M
         order = np.lexsort((steps_M, key_M))
         _, index = np.unique(key_M[order], return_index=True)
@@ -119,11 +129,17 @@ class PlaceGraph:
         return scales(self.place_PG)
 
     @cached_property
+    def _places(self) -> KDTree:
+        return KDTree(self.place_PG * self.scale_G)
+
+    @cached_property
+    def _known(self) -> KDTree:
+        return KDTree(self.known_KG * self.scale_G)
+
+    @cached_property
     def is_core_P(self) -> np.ndarray:
         """Whether a place belongs to the core, the largest part in which ways lead from each place to every other."""
-        P = len(self.place_PG)
-        graph = csr_array((np.ones(len(self.edge_E2)), self.edge_E2.T), shape=(P, P))
-        part_P = connected_components(graph, connection="strong")[1]
+        part_P = connected_components(self._leads[0], connection="strong")[1]
         return part_P == np.bincount(part_P).argmax()
 
     @property
@@ -146,21 +162,33 @@ class PlaceGraph:
         next_P = np.where(is_last_P, np.arange(P), previous[:P])
         return Way(np.asarray(goal_G), steps[:P], next_P, np.broadcast_to(goal_G, self.place_PG.shape))
 
-    def straight(self, position_G: np.ndarray, reach: float) -> np.ndarray:
+    def straight(self, position_G: np.ndarray, reach: float, *, backwards: bool = False) -> np.ndarray:
         """(P,) the environment steps that the straight line between a position and each of its places takes at full
-        speed; infinite for all other places, and for those behind obstacles.
+        speed; infinite for all other places, and for those behind obstacles. These are its own place, and those near it
+        that passages lead to from there, or backwards, from which passages lead there.
 
         The nearest place of the core is one of its places, too, if it lies within `reach` and none of the others
         belongs to the core: in a corner that few episodes entered, or only left, places may have no way.
         """
         scaled_G = np.asarray(position_G) * self.scale_G
         distance_P = np.sqrt(np.square(self._place_GP - scaled_G[:, None]).sum(0))
-        is_near_P = distance_P <= REACH * self.spacing
+        [own] = self.place_of(np.asarray(position_G)[None])
+        leads = self._leads[backwards]
+        is_near_P = np.zeros(len(distance_P), bool)
+        is_near_P[leads.indices[leads.indptr[own] : leads.indptr[own + 1]]] = True
+        is_near_P[own] = True
+        is_near_P &= distance_P <= REACH * self.spacing
         if not (is_near_P & self.is_core_P).any():
             nearest = np.where(self.is_core_P, distance_P, np.inf).argmin()
             is_near_P[nearest] |= distance_P[nearest] <= reach
         is_near_P[is_near_P] = self.sees(position_G, self.place_PG[is_near_P])
         return np.where(is_near_P, distance_P / self.speed, np.inf)
+
+    @cached_property
+    def _leads(self) -> tuple[csr_array, csr_array]:
+        P = len(self.place_PG)
+        leads = csr_array((np.ones(len(self.edge_E2)), self.edge_E2.T), shape=(P, P))
+        return leads, leads.T.tocsr()
 
     def sees(self, position_G: np.ndarray, place_NG: np.ndarray) -> np.ndarray:
         """(N,) whether the straight line from a position to each place crosses no obstacle. From inside an obstacle it
@@ -222,7 +250,7 @@ class Roadmap(ABC):
 
     def last(self, goal_G: np.ndarray) -> np.ndarray:
         """(P,) the environment steps from each place straight to a goal; infinite where it is not near."""
-        straight_P = self.graph.straight(goal_G, FAR_REACH * self.graph.spacing)
+        straight_P = self.graph.straight(goal_G, FAR_REACH * self.graph.spacing, backwards=True)
         return np.maximum(straight_P, 1e-3).astype(np.float64)
 
     def avoiding(self, is_blocked: Callable[[np.ndarray], np.ndarray]) -> Self:
@@ -250,6 +278,8 @@ class Roadmap(ABC):
         graph = self.graph
         arrays = {"place": graph.place_PG, "edge": graph.edge_E2, "steps": graph.steps_E, "passage": graph.passage_EWG,
                   "speed": np.float64(graph.speed), "spacing": np.float64(graph.spacing)}
+        if len(graph.known_K):
+            arrays |= {"known": graph.known_KG, "known_place": graph.known_K}
         return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 

@@ -51,13 +51,13 @@ class Jumps:
                    np.zeros(edges), np.zeros(edges, int))
 
     @classmethod
-    def of(cls, position_NG: np.ndarray, piece_N: np.ndarray, place_N: np.ndarray, is_jump_N: np.ndarray,
-           graph: PlaceGraph) -> Jumps:
+    def of(cls, position_NG: np.ndarray, piece_N: np.ndarray, is_jump_N: np.ndarray, graph: PlaceGraph) -> Jumps:
         """The recorded jumps, each from the position of a row to that of the next, and the number of the piece between
         jumps of each position."""
         row_M = np.flatnonzero(is_jump_N)
         if not len(row_M):
             return cls.none(graph)
+        place_N = graph.place_of(position_NG)
         place_K, k_M = np.unique(place_N[row_M], return_inverse=True)
         before_M = np.maximum(row_M - 1, 0)
         is_step_M1 = (piece_N[before_M] == piece_N[row_M])[:, None]

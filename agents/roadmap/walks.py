@@ -14,6 +14,7 @@ from gentraj.data.rests import Rests, speed_of
 
 from .graph import FAR_REACH, PlaceGraph, Roadmap, Route, Way
 from .jumps import Jumps, jumps_of
+from .parts import behind_walls
 
 SPACING_STEPS = 3.0  # environment steps at full speed between two neighbouring places, at least
 SPANS = (1, 2, 3, 5, 8)  # environment steps of the passages, for places SPACING_STEPS apart
@@ -34,15 +35,14 @@ class Walks(Roadmap):
         speed = speed_of(position_NG[:, found.scale_G == 1], piece_N) or found.speed
         graph = PlaceGraph.of(position_NG, speed, SPACING_STEPS * speed, places)
         stretch = graph.spacing / graph.speed / SPACING_STEPS
-        place_N = graph.place_of(position_NG)
         begins, ends = [], []
         for span in np.unique(np.round(np.array(SPANS) * stretch).astype(int)):
             begin = np.flatnonzero(piece_N[span:] == piece_N[:-span])
             begins.append(begin)
             ends.append(begin + span)
         begin_M, end_M = np.concatenate(begins), np.concatenate(ends)
-        graph = graph.with_passages(position_NG, place_N, begin_M, end_M, end_M - begin_M)
-        return cls(graph, Jumps.of(position_NG, piece_N, place_N, is_jump_N, graph))
+        graph = behind_walls(graph, position_NG, piece_N, begin_M, end_M)
+        return cls(graph, Jumps.of(position_NG, piece_N, is_jump_N, graph))
 
     @property
     def reach(self) -> float:

@@ -192,6 +192,14 @@ def test_an_agent_that_is_stuck_goes_another_way_until_its_episode_ends():
     assert torch.equal(agent.act(position, goal)[0], aims[0][0])
 
 
+def test_an_agent_that_goes_to_and_fro_is_stuck():
+    far = two_lanes(ahead=12)
+    detours, one, goal = Detours(far, 4, 1), torch.ones(1, dtype=torch.bool), torch.tensor([[10.0, 0]])
+    aims = [detours.aim(one, torch.tensor([[abs(decision % 8 - 4) * 0.15, 0]]), goal).place_BG[0]
+            for decision in range(61)]
+    assert aims[4][1] == 0 and aims[60].tolist() == pytest.approx([0, 1.5], abs=0.5)
+
+
 def test_where_no_other_way_is_known_the_closed_one_is_tried_again():
     far = FarGoals(roadmap(line(10)), RoadmapConfig(ahead=12), (0, 1))
     detours, one = Detours(far, 12, 1), torch.ones(1, dtype=torch.bool)
